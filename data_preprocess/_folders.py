@@ -42,7 +42,7 @@ def finished_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def finished_file(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path`; rename it to `path` (replacing what was there) once the block ends without an error."""
+    """Yield a path beside `path`; rename it to `path`, over what was there, if the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

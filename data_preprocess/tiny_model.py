@@ -2,8 +2,8 @@
 
     python -m data_preprocess.tiny_model --tokenizer_from models/SmolLM2-135M-Instruct --local_save_dir models/tiny
 
-It answers nothing, but every stage of training runs on it in seconds and the shapes (grouped-query attention, tied embeddings)
-are those of a real model.
+It answers nothing, but every stage of training runs on it in seconds, and its shape (grouped-query attention, tied
+embeddings) is that of a real model.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from data_preprocess._folders import check_target, finished_folder, is_model_fol
 
 
 def make_model(tokenizer: Any, *, hidden_size: int = 128, num_layers: int = 2, seed: int = 0) -> Any:
-    """Return a random Llama of about 7M parameters (6.3M of them embeddings) for `tokenizer`; the same one for the same seed."""
+    """Return a random Llama for `tokenizer`, the same one for a seed: 6.7M parameters, 6.3M of them embeddings."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -55,7 +55,7 @@ def build(folder: Path, tokenizer_from: Path | str, seed: int = 0) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Build a tiny random Llama-style model with a real tokenizer, for tests.")
+    parser = argparse.ArgumentParser(description="Build a tiny random Llama with a real tokenizer, for tests.")
     parser.add_argument("--tokenizer_from", type=Path, required=True, help="model folder whose tokenizer is used")
     parser.add_argument("--local_save_dir", type=Path, required=True, help="folder to write, e.g. models/tiny")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random weights (default: 0)")

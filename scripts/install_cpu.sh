@@ -74,7 +74,7 @@ say "[2/4] $torch"
 pip_install "$torch" ${TORCH_CPU_SOURCE:-} || die "pip found no CPU build of torch $torch_version.
 Say where it is, either with pip's own configuration or with extra arguments for pip in TORCH_CPU_SOURCE, for example
   TORCH_CPU_SOURCE='--find-links /path/with/wheels' bash scripts/install_cpu.sh
-(pytorch.org, under 'Get started', names the place for the CPU build.)"
+(PyTorch's installation page names the place for the CPU build.)"
 
 say "[3/4] $(grep -c '==' "$requirements") pinned packages (requirements/cpu.txt) and this repository; 2 to 4 minutes"
 pip_install -r "$requirements" || die "see pip's message above; run this again to go on from here"

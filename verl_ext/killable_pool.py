@@ -3,7 +3,7 @@
 For code that cannot be trusted to return: it may loop inside C (where neither signals nor threads of the same process
 can stop it), take all memory, or crash the interpreter. Such a call costs one child here, never the caller.
 
-Why not ``multiprocessing`` or ``concurrent.futures``: those cannot kill one stuck task, they re-import or fork the main
+Why not ``multiprocessing`` or ``concurrent.futures``: those cannot kill one stuck task, they fork or re-import the main
 module, and they misbehave inside Ray actors and executor threads. Here a child is a fresh interpreter that talks JSON
 lines over a socket pair. Linux only.
 """
@@ -22,7 +22,6 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +29,6 @@ START_TIMEOUT_S = 60.0
 """Seconds a child may take to import its target; generous, because imports are slow on a loaded machine."""
 
 _ORPHAN_GRACE_S = 2.0
-_POOLS: "weakref.WeakSet[KillablePool]" = weakref.WeakSet()
 
 
 class CallTimeout(Exception):
@@ -63,55 +61,48 @@ class _Worker:
     """One child and the parent's end of its socket. Used by one thread at a time."""
 
     def __init__(self, target: str, timeout_s: float, memory_mb: int) -> None:
-        self._buffer = b""
         self._socket, child_end = socket.socketpair()
         # The child sees the parent's modules: sys.path may have been extended at run time (pytest, Ray's runtime_env).
         python_path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         with child_end:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "verl_ext.killable_pool", target, str(timeout_s), str(memory_mb)],
-                stdin=child_end,
+                stdin=child_end.fileno(),
                 stdout=subprocess.DEVNULL,  # prints of the target are noise; stderr stays, for tracebacks
                 env={**os.environ, "PYTHONPATH": python_path, "PYTHONSAFEPATH": "1"},
                 start_new_session=True,  # Ctrl-C does not reach the child, and its own children die with it
             )
-        started = False
+        problem: str | None = "was interrupted while"
         try:
-            ready = self.receive(time.monotonic() + START_TIMEOUT_S)
-            if "error" in ready:
-                raise WorkerStartError(f"a child could not import {target!r}: {ready['error']}")
-            started = True
+            problem = self.exchange(b"", START_TIMEOUT_S).get("error")
         except CallTimeout:
-            raise WorkerStartError(f"a child did not finish importing {target!r} in {START_TIMEOUT_S:g} s") from None
+            problem = f"took longer than {START_TIMEOUT_S:g} s"
         except WorkerDied:
-            raise WorkerStartError(f"a child exited while importing {target!r}; see its traceback on stderr") from None
+            problem = "the child exited; see its traceback on stderr"
         finally:
-            if not started:
+            if problem:
                 self.discard()
+        if problem:
+            raise WorkerStartError(f"a child could not import {target!r}: {problem}")
 
-    def send(self, line: bytes, deadline: float) -> None:
-        self._socket.settimeout(max(deadline - time.monotonic(), 1e-3))
+    def exchange(self, request: bytes, timeout_s: float) -> dict[str, Any]:
+        """Send a line and wait for the next one from the child. Afterwards, an exception means: discard the worker."""
+        deadline = time.monotonic() + timeout_s
+        reply = b""
         try:
-            self._socket.sendall(line)
+            self._socket.settimeout(timeout_s)
+            self._socket.sendall(request)
+            while not reply.endswith(b"\n"):  # the child never writes ahead
+                self._socket.settimeout(max(deadline - time.monotonic(), 1e-3))
+                chunk = self._socket.recv(1 << 16)
+                if not chunk:
+                    raise WorkerDied
+                reply += chunk
         except TimeoutError:
             raise CallTimeout from None
         except OSError:
             raise WorkerDied from None
-
-    def receive(self, deadline: float) -> dict[str, Any]:
-        while b"\n" not in self._buffer:
-            self._socket.settimeout(max(deadline - time.monotonic(), 1e-3))
-            try:
-                chunk = self._socket.recv(1 << 16)
-            except TimeoutError:
-                raise CallTimeout from None
-            except OSError:
-                raise WorkerDied from None
-            if not chunk:
-                raise WorkerDied
-            self._buffer += chunk
-        line, self._buffer = self._buffer.split(b"\n", 1)
-        return json.loads(line)
+        return json.loads(reply)
 
     def alive(self) -> bool:
         return self._process.poll() is None
@@ -128,7 +119,7 @@ class _Worker:
         self._socket.close()
 
     def forget(self) -> None:
-        """Drop an inherited worker in a forked process: close our copy of the socket, leave the child to its owner."""
+        """Drop a worker inherited over a fork: close our copy of its socket, leave the child to its owner."""
         self._socket.close()
         self._process.returncode = 0  # not our child: subprocess must neither wait for it nor warn about it
 
@@ -180,10 +171,11 @@ class KillablePool:
         worker = self._idle.get()
         keep = False  # any way out but a complete answer leaves the worker in an unknown state
         try:
-            worker = self._ensure_alive(worker)
-            deadline = time.monotonic() + self._timeout_s
-            worker.send(request, deadline)
-            reply = worker.receive(deadline)
+            if worker is None or not worker.alive():  # idle workers die too, for instance to the kernel's OOM killer
+                worker = self._replace(worker)
+            if self._closed:
+                raise RuntimeError(f"the pool for {self._target} is closed")
+            reply = worker.exchange(request, self._timeout_s)
             keep = True
         except CallTimeout:
             self._count("timeouts")
@@ -195,9 +187,10 @@ class KillablePool:
             if worker is not None and not keep:
                 self._discard(worker)
             self._idle.put(worker if keep else None)
-        self._count("failures" if "error" in reply else None)
         if "error" in reply:
+            self._count("failures")
             raise CallFailed(reply["error"])
+        self._count()
         return reply["result"]
 
     def close(self) -> None:
@@ -206,7 +199,7 @@ class KillablePool:
         with self._lock:
             live = list(self._live)
         for worker in live:
-            worker.kill()  # a busy one is discarded by the thread that uses it
+            worker.kill()  # the thread that uses a busy one discards it
         for _ in range(self._idle.qsize()):
             with contextlib.suppress(queue.Empty):
                 idle = self._idle.get_nowait()
@@ -214,18 +207,14 @@ class KillablePool:
                     self._discard(idle)
                 self._idle.put(None)
 
-    def _ensure_alive(self, worker: _Worker | None) -> _Worker:
-        if worker is not None and not worker.alive():  # it died while idle, for instance to the kernel's memory killer
-            self._discard(worker)
-            worker = None
-        if worker is None and not self._closed:
-            worker = _Worker(self._target, self._timeout_s, self._memory_mb)
-            with self._lock:
-                self._live.add(worker)
-        if worker is None or self._closed:
-            if worker is not None:
-                self._discard(worker)
+    def _replace(self, dead: _Worker | None) -> _Worker:
+        if dead is not None:
+            self._discard(dead)
+        if self._closed:
             raise RuntimeError(f"the pool for {self._target} is closed")
+        worker = _Worker(self._target, self._timeout_s, self._memory_mb)
+        with self._lock:
+            self._live.add(worker)
         return worker
 
     def _discard(self, worker: _Worker) -> None:
@@ -233,7 +222,7 @@ class KillablePool:
             self._live.discard(worker)
         worker.discard()
 
-    def _count(self, outcome: str | None) -> None:
+    def _count(self, outcome: str | None = None) -> None:
         with self._lock:
             self.stats.calls += 1
             if outcome:
@@ -245,6 +234,10 @@ class KillablePool:
         self._reset()
 
 
+_POOLS: weakref.WeakSet[KillablePool] = weakref.WeakSet()
+
+
+@atexit.register
 def _close_all() -> None:
     for pool in list(_POOLS):
         pool.close()
@@ -255,58 +248,43 @@ def _forget_all() -> None:
         pool._after_fork()
 
 
-atexit.register(_close_all)
 os.register_at_fork(after_in_child=_forget_all)
-
-
-def _load(target: str) -> Callable[..., Any]:
-    module, _, function = target.partition(":")
-    return getattr(importlib.import_module(module), function)
 
 
 def _serve(target: str, timeout_s: float, memory_mb: int) -> None:
     """The child: import the target, say that it is ready, then answer requests until the parent hangs up."""
     channel = socket.socket(fileno=os.dup(0))
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # the target can neither read requests nor hold the channel open
-    with channel, channel.makefile("rwb") as stream:
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)  # the target can neither read requests nor hold the channel open
 
-        def answer(reply: dict[str, Any]) -> None:
-            stream.write(json.dumps(reply).encode() + b"\n")
-            stream.flush()
+    # Against an orphan that is stuck: SIGALRM with its default action ends the process even inside a C loop, where a
+    # watchdog thread would wait for the GIL. (PR_SET_PDEATHSIG will not do: it fires when the parent's *thread* ends.)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
+    signal.setitimer(signal.ITIMER_REAL, START_TIMEOUT_S + _ORPHAN_GRACE_S)
+    module, _, name = target.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name)
+        ready: dict[str, Any] = {}
+    except Exception as error:
+        ready = {"error": f"{type(error).__name__}: {error}"[:1000]}
+    channel.sendall(json.dumps(ready).encode() + b"\n")
+    # Counted from here, since the size after the imports differs between machines (BLAS maps memory for every core).
+    with open("/proc/self/statm") as statm:
+        limit = int(statm.read().split()[0]) * resource.getpagesize() + memory_mb * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    signal.setitimer(signal.ITIMER_REAL, 0)
 
-        # Against an orphan that is stuck: SIGALRM with its default action ends the process even inside a C loop, where
-        # a watchdog thread would wait for the GIL. (PR_SET_PDEATHSIG will not do: it fires when the *thread* that
-        # started the child ends.)
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_REAL, START_TIMEOUT_S + _ORPHAN_GRACE_S)
+    for line in channel.makefile("rb"):
+        signal.setitimer(signal.ITIMER_REAL, timeout_s + _ORPHAN_GRACE_S)
         try:
-            function = _load(target)
+            reply = json.dumps({"result": function(*json.loads(line))})
+        except MemoryError:
+            os._exit(1)  # what is left of this interpreter cannot be trusted
         except Exception as error:
-            answer({"error": _describe(error)})
-            return
-        # Counted from here, since the size after the imports differs between machines (BLAS maps memory per core).
-        with open("/proc/self/statm") as statm:
-            size = int(statm.read().split()[0]) * resource.getpagesize()
-        limit = size + memory_mb * 2**20
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        answer({"ready": True})
+            reply = json.dumps({"error": f"{type(error).__name__}: {error}"[:1000]})
+        channel.sendall(reply.encode() + b"\n")
         signal.setitimer(signal.ITIMER_REAL, 0)
-
-        for line in stream:
-            signal.setitimer(signal.ITIMER_REAL, timeout_s + _ORPHAN_GRACE_S)
-            try:
-                reply = {"result": function(*json.loads(line))}
-                json.dumps(reply)  # a result that JSON cannot carry is the function's failure, not the pool's
-            except MemoryError:
-                os._exit(1)  # what is left of this interpreter cannot be trusted
-            except Exception as error:
-                reply = {"error": _describe(error)}
-            answer(reply)
-            signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def _describe(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:1000]
 
 
 if __name__ == "__main__":

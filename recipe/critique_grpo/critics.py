@@ -32,7 +32,8 @@ class IndicativeCritic:
         self.templates = templates
 
     async def critique(self, question: str, response: str, correct: bool, ground_truth: str) -> Critique:
-        return Critique(self.templates.indicative_correct if correct else self.templates.indicative_wrong)
+        template = self.templates.indicative_correct if correct else self.templates.indicative_wrong
+        return Critique(template.format(question=question))
 
 
 class IndicativeGTCritic:
@@ -43,7 +44,7 @@ class IndicativeGTCritic:
 
     async def critique(self, question: str, response: str, correct: bool, ground_truth: str) -> Critique:
         template = self.templates.indicative_gt_correct if correct else self.templates.indicative_gt_wrong
-        return Critique(template.format(ground_truth=ground_truth))
+        return Critique(template.format(question=question, ground_truth=ground_truth))
 
 
 CRITICS: dict[str, type] = {"indicative": IndicativeCritic, "indicative_gt": IndicativeGTCritic}

@@ -1,7 +1,7 @@
 """Equality of two mathematical answers by math-verify. Runs in the children of a ``KillablePool`` (see ``reward.py``).
 
-math-verify guards itself with SIGALRM, which only works on a main thread and cannot interrupt a loop in C. Its guards are
-off here: the pool kills the whole process. Imports are at the top on purpose, so that they count as the child's start-up.
+math-verify guards itself with SIGALRM, which only works on a main thread and cannot interrupt a loop in C. Its guards
+are off here: the pool kills the whole process. Imports are at the top on purpose: they count as the child's start-up.
 """
 
 import logging
@@ -14,7 +14,7 @@ from sympy import Basic, MatrixBase
 
 logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns in every child that its guards are off
 
-# Only the box: the other extractors pick any number out of an answer that does not parse ("2/3" from "\frac{2}{3} E_{2}").
+# Only the box: the other extractors pick any number out of an answer that does not parse (2/3 out of 2/3 E_{2}).
 _BOXED_ONLY = [LatexExtractionConfig(boxed_match_priority=0, try_extract_without_anchor=False)]
 # LaTeX reads 1e-5 as e - 5.
 _SCIENTIFIC = re.compile(r"([+-]?\d+(?:\.\d+)?)[eE]([+-]?\d+)")

@@ -11,13 +11,13 @@ from omegaconf import OmegaConf
 
 from recipe.critique_grpo.config import ConfigError
 
-#: Fields that a template must contain.
+#: Fields that a template must contain; ``question`` (the last user message) is open to all of them.
 REQUIRED_FIELDS = {
-    "indicative_correct": (),
-    "indicative_wrong": (),
-    "indicative_gt_correct": ("ground_truth",),
-    "indicative_gt_wrong": ("ground_truth",),
-    "refinement": ("critique",),
+    "indicative_correct": set(),
+    "indicative_wrong": set(),
+    "indicative_gt_correct": {"ground_truth"},
+    "indicative_gt_wrong": {"ground_truth"},
+    "refinement": {"critique"},
 }
 
 
@@ -64,9 +64,9 @@ def _check_template(path: str, name: str, template: object) -> None:
         found = {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}
     except ValueError as error:
         raise ConfigError(f"{path}: template {name!r} is no format string ({error}); double literal braces.") from error
-    required = set(REQUIRED_FIELDS[name])
-    if found != required:
+    required = REQUIRED_FIELDS[name]
+    if not required <= found <= required | {"question"}:
         raise ConfigError(
-            f"{path}: template {name!r} must use exactly the fields {sorted(required)}, it uses {sorted(found)}; "
-            "write literal braces double, as in \\boxed{{}}."
+            f"{path}: template {name!r} must contain the fields {sorted(required)} and may contain 'question'; it "
+            f"contains {sorted(found)}. Write literal braces double, as in \\boxed{{{{}}}}."
         )

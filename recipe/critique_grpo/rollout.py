@@ -170,7 +170,7 @@ class CritiqueRefinementWorker(AgentLoopWorker):
         request_ids, truncated = fit_refinement_prompt(
             list(kwargs["raw_prompt"]),
             response_ids,
-            self.templates.refinement.format(critique=critique.text),
+            self.templates.refinement.format(critique=critique.text, question=kwargs["raw_prompt"][-1]["content"]),
             budget=self.options.refinement.max_prompt_length,
             encode=self._encode,
             decode=self._decode,

@@ -1,9 +1,11 @@
 """The reward as verl calls it: from executor threads of an async Ray actor."""
 
 import asyncio
+import contextlib
 import os
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +14,6 @@ ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.integration
 
 
-@ray.remote
 class Scorer:
     async def score(self, answers: list[str], gold: str) -> list[dict]:
         from recipe.critique_grpo.reward import compute_score
@@ -24,34 +25,36 @@ class Scorer:
         ]
         return await asyncio.gather(*calls)
 
+    async def pid(self) -> int:
+        return os.getpid()
 
-def grader_children() -> list[str]:
-    found = []
+
+def graders_of(parent: int) -> set[int]:
+    """The actor's grading children; another run on this machine may have children of its own."""
+    found = set()
     for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{pid}/cmdline", "rb") as file:
-                if b"recipe.critique_grpo.grading:grade_math" in file.read():
-                    found.append(pid)
-        except OSError:
-            pass
+        with contextlib.suppress(OSError):
+            command, stat = Path(f"/proc/{pid}/cmdline").read_bytes(), Path(f"/proc/{pid}/stat").read_text()
+            if b"grading:grade_math" in command and int(stat.rpartition(")")[2].split()[1]) == parent:
+                found.add(int(pid))
     return found
 
 
 def test_scores_inside_an_actor_and_leaves_no_child_behind() -> None:
-    before = set(grader_children())
     env = {"PYTHONPATH": os.pathsep.join(sys.path), "CRITIQUE_GRPO_GRADER_TIMEOUT": "2"}
     ray.init(num_cpus=4, include_dashboard=False, runtime_env={"env_vars": env})
     try:
-        actor = Scorer.remote()
+        actor = ray.remote(Scorer).remote()
         answers = ["0.5", r"\frac{1}{2}", "9^{9^{9^9}}", "2/4", "1/3"] * 2
         results = ray.get(actor.score.remote(answers, "1/2"), timeout=120)
         assert [result["score"] for result in results] == [1.0, 1.0, 0.0, 1.0, 0.0] * 2
         assert [result["grader_timeout"] for result in results] == [0.0, 0.0, 1.0, 0.0, 0.0] * 2
-        assert set(grader_children()) - before
+        graders = graders_of(ray.get(actor.pid.remote()))
+        assert len(graders) == 1
         ray.kill(actor)
         deadline = time.monotonic() + 10
-        while set(grader_children()) - before and time.monotonic() < deadline:
+        while any(Path(f"/proc/{pid}/cmdline").exists() for pid in graders) and time.monotonic() < deadline:
             time.sleep(0.1)
-        assert not set(grader_children()) - before
+        assert not [pid for pid in graders if Path(f"/proc/{pid}/cmdline").exists()]
     finally:
         ray.shutdown()

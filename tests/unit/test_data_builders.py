@@ -8,10 +8,11 @@ import pytest
 
 from data_preprocess import arithmetic, smollm2, tiny_model
 from data_preprocess._folders import check_target, finished_file, finished_folder, is_model_folder
+from data_preprocess._reasoning_gym import INSTRUCTION, Options, Problem, take_problems
 
 pytestmark = pytest.mark.unit
 
-SMALL_SUMS: dict[str, int | None] = {"min_digits": 1, "max_digits": 2, "min_terms": 2, "max_terms": 2}
+SMALL_SUMS: Options = {"min_digits": 1, "max_digits": 2, "min_terms": 2, "max_terms": 2}
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def tokenizer():
 
 def solve(question: str) -> str:
     """The answer of a chain_sum question, by another way than the generator's."""
-    return str(eval(question.split(":")[1].rstrip("= "), {"__builtins__": {}}))
+    return str(eval(question.removeprefix("What is ").rstrip("?"), {"__builtins__": {}}))
 
 
 # --- arithmetic -----------------------------------------------------------------------------------------------------
@@ -40,16 +41,19 @@ def test_parquet_has_verls_columns_and_right_answers(tmp_path: Path, style: str,
             assert row["data_source"] == "reasoning_gym/chain_sum"
             assert (row["extra_info"]["index"], row["extra_info"]["split"]) == (index, split)
             assert row["reward_model"] == {"style": "rule", "ground_truth": solve(question)}
-            assert last["role"] == "user" and last["content"].endswith(f"{question}\n{arithmetic.INSTRUCTION}")
+            assert last["role"] == "user" and last["content"].endswith(f"{question} {INSTRUCTION}")
             roles = [message["role"] for message in row["prompt"]]
             assert roles == (["user"] if style == "inline" else ["user", "assistant"] * shots + ["user"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["train.parquet", "val.parquet"]  # no drafts left
 
 
 def test_worked_examples_are_right_and_boxed() -> None:
-    problem, example = arithmetic.Problem("1 + 1 =", "2"), arithmetic.Problem("2 + 3 =", "5")
+    problem, example = (
+        Problem("What is 1 + 1?", "2", "1 + 1"),
+        Problem("What is 2 + 3?", "5", "2 + 3"),
+    )
     turns = arithmetic.make_prompt(problem, [example], "turn")
-    assert turns[1] == {"role": "assistant", "content": r"The answer is \boxed{5}."}
+    assert turns[1] == {"role": "assistant", "content": r"2 + 3 = 5. The answer is \boxed{5}."}
     (inline,) = arithmetic.make_prompt(problem, [example], "inline")
     assert r"\boxed{5}" in inline["content"] and r"\boxed{2}" not in inline["content"]
 
@@ -60,13 +64,19 @@ def test_no_question_occurs_twice_and_the_seed_decides(tmp_path: Path) -> None:
         options = {**SMALL_SUMS, "max_digits": 1}
         splits = arithmetic.build(tmp_path, train_size=100, val_size=40, seed=seed, options=options)
         rows = splits["train"] + splits["val"]
-        shown = [row["prompt"][0]["content"].split("\n")[0] for row in rows[:1]]
+        shown = [row["prompt"][0]["content"].removesuffix(" " + INSTRUCTION) for row in rows[:1]]
         return shown + [row["extra_info"]["question"] for row in rows]
 
     first = questions(0)
     assert len(set(first)) == 141  # the worked example is none of the 140
     assert questions(0) == first
     assert questions(1) != first
+
+
+def test_neighbouring_seeds_do_not_share_a_stream() -> None:
+    options = {**SMALL_SUMS, "max_digits": 4}
+    first, second = ({p.question for p in take_problems("chain_sum", 100, s, options)} for s in (0, 1))
+    assert len(first & second) < 10
 
 
 def test_operators_filter(tmp_path: Path) -> None:

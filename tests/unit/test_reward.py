@@ -11,6 +11,8 @@ import pytest
 from recipe.critique_grpo import reward
 from recipe.critique_grpo.reward import compute_score, extract_answer, unparsable_golds
 
+pytestmark = pytest.mark.unit
+
 KEYS = {"score", "acc", "pred", "unboxed", "too_long", "grader_timeout", "grader_error"}
 TIMEOUT_S = 2.0
 
@@ -83,12 +85,11 @@ def test_equivalent_answers_are_correct(gold: str, answer: str) -> None:
         (r"\frac{1}{3} E_{1}+\frac{2}{3} E_{2}", r"\frac{2}{3}"),
         ("1e-5", "e-5"),
         ("42", "I do not know, maybe 42 or not"),
-        ("42", r"\frac{42"),
         ("42", "?"),
     ],
 )
 def test_different_answers_are_wrong(gold: str, answer: str) -> None:
-    assert score(answer.replace("{", r"\{") if answer.count("{") > answer.count("}") else answer, gold) == 0.0
+    assert score(answer, gold) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -192,7 +193,8 @@ def test_unparsable_golds() -> None:
 
 
 def test_import_is_cheap() -> None:
-    script = "import sys, recipe.critique_grpo.reward; print({'torch', 'verl', 'sympy', 'math_verify'} & set(sys.modules))"
+    heavy = {"torch", "verl", "sympy", "math_verify"}
+    script = f"import sys, recipe.critique_grpo.reward; print({heavy} & set(sys.modules))"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=env, check=True)
     assert done.stdout.strip() == "set()"

@@ -45,11 +45,15 @@ def alias_vllm_distribution() -> None:
 
 
 def use_all_cores() -> None:
-    """Ray gives an actor OMP_NUM_THREADS=1; training and generation take turns, so each may use every core."""
+    """Ray gives an actor OMP_NUM_THREADS=1; training and generation take turns, so each may use every core.
+
+    Any other value was set on purpose (vLLM sets one for its pinned workers) and stays. ``VERL_CPU_THREADS`` is the
+    number of threads of a process, all cores by default.
+    """
     import torch
 
-    threads = os.environ.get("VERL_CPU_THREADS")
-    torch.set_num_threads(int(threads) if threads else len(os.sched_getaffinity(0)))
+    if os.environ.get("OMP_NUM_THREADS", "1") == "1":
+        torch.set_num_threads(int(os.environ.get("VERL_CPU_THREADS") or len(os.sched_getaffinity(0))))
 
 
 def install() -> None:
