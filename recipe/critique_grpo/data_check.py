@@ -1,0 +1,137 @@
+"""Start-up check of what the user feeds in: the model folder's tokenizer and every row of the parquet files."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from omegaconf import DictConfig, ListConfig
+
+from recipe.critique_grpo.config import ConfigError
+from recipe.critique_grpo.reward import unparsable_golds
+
+MAX_REPORTED = 10
+MATH_REWARD = "recipe.critique_grpo.reward"
+
+
+def check_data(config: DictConfig) -> None:
+    """Check tokenizer and data of a composed configuration.
+
+    Raises:
+        ConfigError: names the model folder, or the file and rows, and what to change.
+    """
+    tokenizer = load_checked_tokenizer(config.actor_rollout_ref.model)
+    math = MATH_REWARD in str(config.reward.custom_reward_function.path or "")
+    for option in ("train_files", "val_files"):
+        files = config.data[option]
+        for path in files if isinstance(files, list | ListConfig) else [files]:
+            check_file(
+                str(path),
+                tokenizer,
+                prompt_key=config.data.prompt_key,
+                max_prompt_length=None if config.data.filter_overlong_prompts else config.data.max_prompt_length,
+                template_kwargs=dict(config.data.get("apply_chat_template_kwargs", {})),
+                parse_golds=math,
+            )
+
+
+def load_checked_tokenizer(model: DictConfig) -> Any:
+    """The model's tokenizer, refused if it has no chat template or pads with the end-of-sequence token."""
+    from transformers import AutoTokenizer
+
+    path = model.get("tokenizer_path") or model.path
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=model.get("trust_remote_code", False))
+    except Exception as error:  # transformers raises OSError, ValueError, KeyError... for one and the same mistake
+        raise ConfigError(
+            f"actor_rollout_ref.model.path: no tokenizer can be loaded from {path}: {str(error).splitlines()[0]}"
+        ) from error
+    if not tokenizer.chat_template and not model.get("custom_chat_template"):
+        raise ConfigError(
+            f"{path} has no chat template: add chat_template.jinja to the folder, "
+            "or set actor_rollout_ref.model.custom_chat_template."
+        )
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        raise ConfigError(
+            f"{path}: the padding token is {tokenizer.pad_token!r} and the end-of-sequence token is "
+            f"{tokenizer.eos_token!r}; name a padding token of its own as pad_token in tokenizer_config.json."
+        )
+    return tokenizer
+
+
+def check_file(
+    path: str,
+    tokenizer: Any,
+    *,
+    prompt_key: str,
+    max_prompt_length: int | None,
+    template_kwargs: dict[str, Any],
+    parse_golds: bool,
+) -> None:
+    """Check every row of one parquet file.
+
+    Args:
+        max_prompt_length: in tokens; None when verl filters longer prompts itself.
+        parse_golds: whether the ground truths are for this recipe's math grader.
+    """
+    if not Path(path).expanduser().is_file():
+        raise ConfigError(f"there is no file {path} (data.train_files, data.val_files).")
+    try:
+        rows = pq.read_table(Path(path).expanduser()).to_pylist()
+    except Exception as error:  # pyarrow's errors for a broken file have no common base
+        raise ConfigError(f"{path} is no readable parquet file: {error}") from error
+    if not rows:
+        raise ConfigError(f"{path} has no rows.")
+    problems = [
+        f"row {number}: {problem}"
+        for number, row in enumerate(rows)
+        for problem in _row_problems(row, prompt_key, tokenizer, max_prompt_length, template_kwargs)
+    ]
+    if parse_golds and not problems:
+        problems = _gold_problems([row["reward_model"]["ground_truth"] for row in rows])
+    if problems:
+        shown = "\n".join(f"  - {problem}" for problem in problems[:MAX_REPORTED])
+        more = f"\n  ... and {len(problems) - MAX_REPORTED} more" if len(problems) > MAX_REPORTED else ""
+        raise ConfigError(f"{path} cannot be trained on:\n{shown}{more}")
+
+
+def _row_problems(
+    row: dict[str, Any], prompt_key: str, tokenizer: Any, max_prompt_length: int | None, template_kwargs: dict[str, Any]
+) -> Iterable[str]:
+    gold = (row.get("reward_model") or {}).get("ground_truth")
+    if gold is None or not str(gold).strip() or gold == []:
+        yield "reward_model.ground_truth is missing or empty; every question needs its true answer"
+    if not row.get("data_source"):
+        yield "data_source is missing; validation metrics are grouped by it"
+    messages = row.get(prompt_key)
+    if not isinstance(messages, Sequence) or not messages:
+        yield f"{prompt_key} is empty; it must be a list of chat messages"
+        return
+    if not all(isinstance(message, dict) and message.get("role") for message in messages):
+        yield f"{prompt_key} must be a list of messages with role and content"
+        return
+    if not str(messages[-1].get("content") or "").strip():
+        yield f"the last message of {prompt_key} is empty"
+        return
+    if max_prompt_length is not None:
+        length = len(
+            tokenizer.apply_chat_template(
+                messages, add_generation_prompt=True, tokenize=True, return_dict=False, **template_kwargs
+            )
+        )
+        if length > max_prompt_length:
+            yield (
+                f"the prompt has {length} tokens, data.max_prompt_length is {max_prompt_length}; raise it, or set "
+                "data.filter_overlong_prompts=True to leave such rows out"
+            )
+
+
+def _gold_problems(golds: Sequence[Any]) -> list[str]:
+    """Golds that the math grader cannot parse; of several alternatives one has to."""
+    flat = [[str(gold)] if not isinstance(gold, list) else [str(one) for one in gold] for gold in golds]
+    bad = set(unparsable_golds(gold for alternatives in flat for gold in alternatives))
+    return [
+        f"row {number}: ground truth {alternatives[0]!r:.100} does not parse as mathematics; correct it or leave it out"
+        for number, alternatives in enumerate(flat)
+        if all(gold.strip() in bad for gold in alternatives)
+    ]
