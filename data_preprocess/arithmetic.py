@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_preprocess._folders import finished_file
-from data_preprocess._reasoning_gym import Options, Problem, take_problems
+from data_preprocess._reasoning_gym import INSTRUCTION, Options, Problem, take_problems
 
 Message = dict[str, str]
 CHAIN_SUM = {"min_digits": 1, "max_digits": 2, "min_terms": 2, "max_terms": 2}  # our defaults for the default task
@@ -31,13 +31,17 @@ def split_examples(problems: list[Problem], shots: int) -> tuple[list[Problem], 
 
 
 def make_prompt(problem: Problem, examples: list[Problem], style: str) -> list[Message]:
-    """Return the chat of `problem`, with `examples` as earlier turns ("turn") or inside the question ("inline")."""
+    """Return the chat of `problem`, with `examples` as earlier turns ("turn") or inside the question ("inline").
+
+    With "turn" the instruction is the system message, which keeps prompts short: every token costs time on a CPU.
+    """
     if style == "inline":
         shown = [f"Example problem: {item.ask()}\nExample solution: {item.solve()}\n\n" for item in examples]
         return [{"role": "user", "content": "".join(shown) + problem.ask()}]
-    turns = [("user", problem.ask())]
-    for item in reversed(examples):
-        turns = [("user", item.ask()), ("assistant", item.solve()), *turns]
+    turns = [("system", INSTRUCTION)]
+    for item in examples:
+        turns += [("user", item.question), ("assistant", item.solve())]
+    turns.append(("user", problem.question))
     return [{"role": role, "content": content} for role, content in turns]
 
 

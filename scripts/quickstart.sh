@@ -37,7 +37,11 @@ fi
 say "3/4 training (the whole output goes to $run/train.log)"
 latest="$run/checkpoints/latest_checkpointed_iteration.txt"
 validate_first=true
-if [[ -f "$latest" ]]; then
+if [[ -f "$latest" && "$(<"$latest")" -ge "$steps" ]]; then
+  echo "training is finished; remove $run to start anew"
+  "$python" -m recipe.critique_grpo.report "$run"
+  exit
+elif [[ -f "$latest" ]]; then
   echo "going on from the checkpoint of step $(<"$latest"); remove $run to start anew"
   validate_first=false
 fi
@@ -48,21 +52,21 @@ status=0
 "$python" -u -m recipe.critique_grpo.main_critique_grpo tier=cpu \
   data.train_files="$run/data/train.parquet" \
   data.val_files="$run/data/val.parquet" \
-  data.train_batch_size=8 \
-  data.max_prompt_length=128 \
+  data.train_batch_size=4 \
+  data.max_prompt_length=96 \
   data.max_response_length=32 \
   data.seed=1 \
   critique_grpo.critique.templates="$repo/data_preprocess/arithmetic_templates.yaml" \
-  critique_grpo.refinement.max_prompt_length=256 \
+  critique_grpo.refinement.max_prompt_length=192 \
   critique_grpo.dump_dir="$run/rollouts" \
   actor_rollout_ref.model.path="$run/model" \
-  actor_rollout_ref.actor.ppo_mini_batch_size=8 \
+  actor_rollout_ref.actor.ppo_mini_batch_size=4 \
   actor_rollout_ref.actor.use_dynamic_bsz=true \
   actor_rollout_ref.actor.ppo_max_token_len_per_gpu=2048 \
-  actor_rollout_ref.actor.optim.lr=4e-5 \
+  actor_rollout_ref.actor.optim.lr=6e-5 \
   actor_rollout_ref.rollout.n=8 \
   actor_rollout_ref.rollout.temperature=0.8 \
-  actor_rollout_ref.rollout.max_model_len=384 \
+  actor_rollout_ref.rollout.max_model_len=256 \
   trainer.logger='[console,file]' \
   trainer.experiment_name=quickstart \
   trainer.default_local_dir="$run/checkpoints" \

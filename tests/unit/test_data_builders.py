@@ -41,9 +41,11 @@ def test_parquet_has_verls_columns_and_right_answers(tmp_path: Path, style: str,
             assert row["data_source"] == "reasoning_gym/chain_sum"
             assert (row["extra_info"]["index"], row["extra_info"]["split"]) == (index, split)
             assert row["reward_model"] == {"style": "rule", "ground_truth": solve(question)}
-            assert last["role"] == "user" and last["content"].endswith(f"{question} {INSTRUCTION}")
+            asked = question if style == "turn" else f"{question} {INSTRUCTION}"
+            assert last["role"] == "user" and last["content"].endswith(asked)
             roles = [message["role"] for message in row["prompt"]]
-            assert roles == (["user"] if style == "inline" else ["user", "assistant"] * shots + ["user"])
+            assert roles == (["user"] if style == "inline" else ["system", *["user", "assistant"] * shots, "user"])
+            assert INSTRUCTION in row["prompt"][0]["content"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["train.parquet", "val.parquet"]  # no drafts left
 
 
@@ -53,7 +55,7 @@ def test_worked_examples_are_right_and_boxed() -> None:
         Problem("What is 2 + 3?", "5", "2 + 3"),
     )
     turns = arithmetic.make_prompt(problem, [example], "turn")
-    assert turns[1] == {"role": "assistant", "content": r"2 + 3 = 5. The answer is \boxed{5}."}
+    assert turns[2] == {"role": "assistant", "content": r"2 + 3 = 5. The answer is \boxed{5}."}
     (inline,) = arithmetic.make_prompt(problem, [example], "inline")
     assert r"\boxed{5}" in inline["content"] and r"\boxed{2}" not in inline["content"]
 

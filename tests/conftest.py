@@ -1,0 +1,77 @@
+"""Shared by integration and end-to-end tests: a tiny random model, a few problems, and the command that trains on them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+def _build(module: str, *arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", module, *arguments], cwd=REPO, check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama of 7M parameters with SmolLM2's tokenizer; CRITIQUE_GRPO_TEST_MODEL saves building the latter."""
+    folder = tmp_path_factory.mktemp("models")
+    smollm2 = os.environ.get("CRITIQUE_GRPO_TEST_MODEL")
+    if smollm2 is None:
+        smollm2 = str(folder / "smollm2")
+        _build("data_preprocess.smollm2", "--local_save_dir", smollm2)
+    _build("data_preprocess.tiny_model", "--tokenizer_from", smollm2, "--local_save_dir", str(folder / "tiny"))
+    return folder / "tiny"
+
+
+@pytest.fixture(scope="session")
+def problems(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with train.parquet (48 sums) and val.parquet (8)."""
+    folder = tmp_path_factory.mktemp("data")
+    _build("data_preprocess.arithmetic", "--local_save_dir", str(folder), "--train_size", "48", "--val_size", "8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def overrides(tiny_model: Path, problems: Path) -> list[str]:
+    """Hydra overrides of a small CPU run: 6 prompts x 4 responses of 16 tokens."""
+    return [
+        "tier=cpu",
+        f"data.train_files={problems}/train.parquet",
+        f"data.val_files={problems}/val.parquet",
+        "data.train_batch_size=6",
+        "data.max_prompt_length=160",
+        "data.max_response_length=16",
+        "critique_grpo.refinement.max_prompt_length=320",
+        f"actor_rollout_ref.model.path={tiny_model}",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=6",
+        "actor_rollout_ref.actor.use_dynamic_bsz=true",
+        "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=2048",
+        "actor_rollout_ref.rollout.n=4",
+        "actor_rollout_ref.rollout.max_model_len=384",
+        "trainer.val_before_train=false",
+        "trainer.save_freq=-1",
+        "trainer.test_freq=-1",
+    ]
+
+
+@pytest.fixture(scope="session")
+def cpu_environment() -> dict[str, str]:
+    """The environment of ``scripts/cpu_env.sh``."""
+    names = subprocess.run(
+        ["bash", "-c", "set -a; source scripts/cpu_env.sh; env -0"], cwd=REPO, check=True, capture_output=True, text=True
+    )
+    return dict(entry.split("=", 1) for entry in names.stdout.split("\0") if "=" in entry)
+
+
+def run_logged(command: list[str], log: Path, environment: dict[str, str], timeout: int) -> str:
+    """Run a command with its output in ``log``; the output is part of the failure's message."""
+    with open(log, "w", encoding="utf-8") as file:
+        status = subprocess.run(
+            command, cwd=REPO, env=environment, stdout=file, stderr=subprocess.STDOUT, timeout=timeout
+        ).returncode
+    output = log.read_text(encoding="utf-8", errors="replace")
+    assert status == 0, f"{' '.join(command)} ended with {status}:\n{output[-6000:]}"
+    return output

@@ -1,0 +1,86 @@
+"""End to end on a tiny model: the command that a user types, its files and metrics, and going on after a kill."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import REPO, run_logged
+
+pytestmark = pytest.mark.e2e
+TRAIN = [sys.executable, "-u", "-m", "recipe.critique_grpo.main_critique_grpo"]
+
+
+def test_training_is_killed_and_goes_on(tmp_path: Path, overrides: list[str], cpu_environment: dict[str, str]) -> None:
+    command = [
+        *TRAIN,
+        *overrides,
+        f"critique_grpo.dump_dir={tmp_path}/rollouts",
+        f"trainer.default_local_dir={tmp_path}/checkpoints",
+        "trainer.save_freq=1",
+        "trainer.test_freq=3",
+        "trainer.total_training_steps=3",
+        "trainer.logger=[console,file]",
+        f"hydra.run.dir={tmp_path}/hydra",
+    ]
+    latest = tmp_path / "checkpoints" / "latest_checkpointed_iteration.txt"
+    killed = {**cpu_environment, "VERL_FILE_LOGGER_PATH": str(tmp_path / "metrics.1.jsonl")}
+    with open(tmp_path / "killed.log", "w") as log:
+        process = subprocess.Popen(
+            command, cwd=REPO, env=killed, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        deadline = time.monotonic() + 600
+        while not latest.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(1)
+        assert latest.exists(), (tmp_path / "killed.log").read_text()[-6000:]
+        os.killpg(process.pid, signal.SIGKILL)  # what a power cut does; Ray's processes end when they miss the driver
+        process.wait()
+    reached = int(latest.read_text())
+    assert reached < 3
+
+    resumed = {**cpu_environment, "VERL_FILE_LOGGER_PATH": str(tmp_path / "metrics.2.jsonl")}
+    run_logged(command, tmp_path / "resumed.log", resumed, timeout=600)
+    steps = [json.loads(line) for line in (tmp_path / "metrics.2.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in steps] == list(range(reached + 1, 4))
+    last = steps[-1]["data"]
+    assert last["critique_grpo/trigger_rate"] == 1.0
+    assert last["critique_grpo/refined_fraction"] == 0.25
+    assert last["critique_grpo/refinements"] == 24
+    assert 0 < last["critique_grpo/shaping_ratio_mean"] < 1
+    assert any(re.match(r"val-core/.*/acc/mean@1", name) for name in last)
+    for name in ("critique_valid", "critique_retries", "critic_errors", "prompt_truncated", "refine_tokens"):
+        assert f"critique_grpo/{name}" in last
+    groups = [json.loads(line) for line in (tmp_path / "rollouts" / "3.jsonl").read_text().splitlines()]
+    assert len(groups) == 6
+    assert all(sum(refinement["selected"] for refinement in group["refinements"]) == 1 for group in groups)
+    assert all(response["critique"] for group in groups for response in group["responses"])
+
+
+def test_a_mistake_in_the_configuration_is_answered_before_anything_starts(
+    overrides: list[str], cpu_environment: dict[str, str]
+) -> None:
+    result = subprocess.run(
+        [*TRAIN, *overrides, "critique_grpo.refinement.num=4"],
+        cwd=REPO,
+        env=cpu_environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode != 0
+    assert "refinement.num is 4 and rollout.n is 4" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("question", ["--help", "--cfg=job"])
+def test_help_and_composed_configuration_answer_in_15_seconds(question: str, cpu_environment: dict[str, str]) -> None:
+    started = time.monotonic()
+    result = subprocess.run([*TRAIN, "tier=cpu", question], cwd=REPO, env=cpu_environment, capture_output=True, text=True)
+    assert result.returncode == 0
+    assert "critique_grpo" in result.stdout
+    assert time.monotonic() - started < 15

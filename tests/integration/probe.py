@@ -1,0 +1,148 @@
+"""A training job that probes instead of training: real Ray, FSDP and vLLM, started by verl's own ``run_ppo``.
+
+    python probe.py RESULT.json [BATCH.pt] HYDRA_OVERRIDES...
+
+With one rank it rolls out groups, measures gradients under several losses and writes the batch that it used; given that
+batch it measures the same gradients again, on however many ranks the overrides ask for.
+"""
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf, open_dict
+from verl import DataProto
+from verl.trainer.ppo.ray_trainer import compute_advantage
+from verl.utils.config import omega_conf_to_dataclass
+
+CONFIG = Path(__file__).resolve().parents[2] / "recipe" / "critique_grpo" / "config"
+
+
+@ray.remote
+class ProbeRunner:
+    """Starts the recipe's trainer as its task runner does, with ``fit`` replaced by the probes."""
+
+    def run(self, config: Any) -> None:
+        from verl.trainer import main_ppo_v0
+
+        from recipe.critique_grpo.ray_trainer import RayCritiqueGRPOTrainer
+
+        class ProbeTrainer(RayCritiqueGRPOTrainer):
+            def fit(self) -> None:
+                probe(self)
+
+        main_ppo_v0.RayPPOTrainer = ProbeTrainer
+        main_ppo_v0.TaskRunner.__ray_metadata__.modified_class().run(config)
+
+
+def probe(trainer: Any) -> None:
+    """Run the probes and write their results."""
+    paths = trainer.config.probe
+    trainer.global_steps = 1
+    result: dict[str, Any] = {}
+    if paths.batch_exists:
+        batch = torch.load(paths.batch, weights_only=False)
+    else:
+        trainer.checkpoint_manager.update_weights(0)
+        result["groups"] = {workers: rollout(trainer, workers)[1] for workers in (1, 2, 3)}
+        batch, _ = rollout(trainer, 1)
+        batch = with_advantages(trainer, batch)
+        torch.save(batch, paths.batch)
+    plain = batch.select()
+    plain.batch = batch.batch.clone()
+    plain.batch["refinement_mask"] = torch.zeros_like(batch.batch["refinement_mask"])
+    result["refinement"] = {gamma: update(trainer, batch, gamma) for gamma in (0.1, 0.5)}
+    result["plain"] = {gamma: update(trainer, plain, gamma) for gamma in (0.1, 0.5)}
+    Path(paths.result).write_text(json.dumps(result), encoding="utf-8")
+
+
+def rollout(trainer: Any, workers: int) -> tuple[DataProto, dict[str, Any]]:
+    """One training rollout through verl's manager with this many agent-loop workers, and what its groups look like."""
+    from recipe.critique_grpo.rollout import CritiqueRefinementManager
+
+    config = OmegaConf.create(OmegaConf.to_container(trainer.config))
+    config.actor_rollout_ref.rollout.agent.num_workers = workers
+    manager = CritiqueRefinementManager.create(
+        config,
+        llm_client=trainer.llm_server_manager.get_client(),
+        reward_loop_worker_handles=trainer.reward_loop_manager.reward_loop_worker_handles,
+    )
+    batch = DataProto.from_single_dict(next(iter(trainer.train_dataloader)))
+    batch.non_tensor_batch["uid"] = np.array([f"question-{row}" for row in range(len(batch))], dtype=object)
+    request = trainer._get_gen_batch(batch)
+    request.meta_info["global_steps"] = 1
+    n = trainer.config.actor_rollout_ref.rollout.n
+    output = manager.generate_sequences(request.repeat(n, interleave=True))
+    output.meta_info.pop("timing", None)
+    batch = batch.repeat(n, interleave=True).union(output)
+    records = manager.take_records()
+    uids, mask = batch.non_tensor_batch["uid"], batch.batch["refinement_mask"]
+    prompts = batch.batch["prompts"]
+    decode = trainer.tokenizer.decode
+    refinements = []
+    for row in torch.nonzero(mask).flatten().tolist():
+        length = int(batch.batch["response_mask"][row].sum())
+        refinements.append(decode(batch.batch["responses"][row, :length], skip_special_tokens=True))
+    selected = [refinement.text for record in records for refinement in record.refinements if refinement.selected]
+    return batch, {
+        "rows": [int((uids == uid).sum()) for uid in dict.fromkeys(uids)],
+        "refined": [int(mask[torch.as_tensor(uids == uid)].sum()) for uid in dict.fromkeys(uids)],
+        "one_prompt_a_group": all(
+            bool((prompts[torch.as_tensor(uids == uid)] == prompts[list(uids).index(uid)]).all()) for uid in set(uids)
+        ),
+        "records": len(records),
+        "texts_as_selected": sorted(refinements) == sorted(selected),
+    }
+
+
+def with_advantages(trainer: Any, batch: DataProto) -> DataProto:
+    """The batch with old log-probs, and with rewards that make every refinement right: a random model never is."""
+    batch.meta_info["global_token_num"] = batch.batch["attention_mask"].sum(-1).tolist()
+    batch.meta_info["temperature"] = 1.0
+    batch = batch.union(trainer._compute_old_log_prob(batch)[0])
+    rewards = torch.zeros_like(batch.batch["rm_scores"])
+    rewards[:, 0] = batch.batch["refinement_mask"].float()
+    batch.batch["token_level_rewards"] = rewards
+    return compute_advantage(batch, adv_estimator="critique_grpo", config=trainer.config.algorithm)
+
+
+def update(trainer: Any, batch: DataProto, gamma: float) -> dict[str, float]:
+    """Loss and gradient norm of one update through the actor workers; the learning rate is 0, so nothing changes."""
+    from recipe.critique_grpo.policy_loss import critique_grpo_loss
+
+    trainer.options.loss.gamma = gamma
+    trainer.actor_rollout_wg.set_loss_fn(
+        partial(
+            critique_grpo_loss,
+            config=omega_conf_to_dataclass(trainer.config.actor_rollout_ref.actor),
+            options=trainer.options.loss,
+        )
+    )
+    fresh = batch.select()
+    fresh.batch = batch.batch.clone()
+    metrics = trainer._update_actor(fresh).meta_info["metrics"]
+    return {name: float(np.mean(metrics[f"actor/{name}"])) for name in ("loss", "grad_norm")}
+
+
+def main() -> None:
+    result, batch, *overrides = sys.argv[1:]
+    with initialize_config_dir(str(CONFIG), version_base=None):
+        config = compose("critique_grpo_trainer", overrides=[*overrides, "actor_rollout_ref.actor.optim.lr=0.0"])
+    with open_dict(config):
+        config.probe = {"result": result, "batch": batch, "batch_exists": Path(batch).exists()}
+        # Texts travel with the records only when they are dumped, and this probe reads them.
+        config.critique_grpo.dump_dir = str(Path(result).parent / "rollouts")
+
+    from verl.trainer.main_ppo import run_ppo
+
+    run_ppo(config, task_runner_class=ProbeRunner)
+
+
+if __name__ == "__main__":
+    main()

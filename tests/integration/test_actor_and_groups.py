@@ -1,0 +1,55 @@
+"""Through the real system (Ray, FSDP, vLLM on CPU): whole groups, shaping that reaches the gradient, 1 rank = 2 ranks."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import run_logged
+
+pytestmark = pytest.mark.integration
+PROBE = Path(__file__).with_name("probe.py")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("probe")
+
+
+@pytest.fixture(scope="module")
+def one_rank(folder: Path, overrides: list[str], cpu_environment: dict[str, str]) -> dict[str, Any]:
+    command = [sys.executable, str(PROBE), str(folder / "one.json"), str(folder / "batch.pt"), *overrides]
+    run_logged(command, folder / "one.log", cpu_environment, timeout=600)
+    return json.loads((folder / "one.json").read_text())
+
+
+@pytest.mark.parametrize("workers", ["1", "2", "3"])
+def test_groups_are_whole_with_any_number_of_workers(one_rank: dict[str, Any], workers: str) -> None:
+    groups = one_rank["groups"][workers]
+    assert groups["rows"] == [4] * 6
+    assert groups["refined"] == [1] * 6  # a random model fails every group
+    assert groups["records"] == 6
+    assert groups["one_prompt_a_group"], "refinement rows are trained on the question's prompt"
+    assert groups["texts_as_selected"], "refinement rows hold the sampled refinement"
+
+
+def test_gamma_changes_the_gradient_of_refinement_rows_only(one_rank: dict[str, Any]) -> None:
+    with_refinements, plain = one_rank["refinement"], one_rank["plain"]
+    assert with_refinements["0.1"]["grad_norm"] > 0
+    assert with_refinements["0.5"]["grad_norm"] != pytest.approx(with_refinements["0.1"]["grad_norm"], rel=1e-3)
+    assert plain["0.5"]["grad_norm"] == pytest.approx(plain["0.1"]["grad_norm"], rel=1e-6)
+    assert plain["0.1"]["grad_norm"] > 0
+
+
+def test_two_ranks_give_the_loss_of_one(
+    one_rank: dict[str, Any], folder: Path, overrides: list[str], cpu_environment: dict[str, str]
+) -> None:
+    command = [sys.executable, str(PROBE), str(folder / "two.json"), str(folder / "batch.pt"), *overrides]
+    command += ["trainer.n_gpus_per_node=2", "critique_grpo.check_data=false"]
+    run_logged(command, folder / "two.log", {**cpu_environment, "VLLM_CPU_OMP_THREADS_BIND": "nobind"}, timeout=600)
+    two_ranks = json.loads((folder / "two.json").read_text())
+    for rows in ("refinement", "plain"):
+        for gamma in ("0.1", "0.5"):
+            assert two_ranks[rows][gamma]["loss"] == pytest.approx(one_rank[rows][gamma]["loss"], rel=1e-4, abs=1e-7)
+            assert two_ranks[rows][gamma]["grad_norm"] == pytest.approx(one_rank[rows][gamma]["grad_norm"], rel=1e-3)
