@@ -1,4 +1,4 @@
-"""Shared by integration and end-to-end tests: a tiny random model, a few problems, and the command that trains on them."""
+"""Shared by integration and end-to-end tests: a tiny random model, a few problems, the settings."""
 
 import os
 import subprocess
@@ -61,7 +61,11 @@ def overrides(tiny_model: Path, problems: Path) -> list[str]:
 def cpu_environment() -> dict[str, str]:
     """The environment of ``scripts/cpu_env.sh``."""
     names = subprocess.run(
-        ["bash", "-c", "set -a; source scripts/cpu_env.sh; env -0"], cwd=REPO, check=True, capture_output=True, text=True
+        ["bash", "-c", "set -a; source scripts/cpu_env.sh; env -0"],
+        cwd=REPO,
+        check=True,
+        capture_output=True,
+        text=True,
     )
     return dict(entry.split("=", 1) for entry in names.stdout.split("\0") if "=" in entry)
 

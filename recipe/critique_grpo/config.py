@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+LOSS_MODE = "critique_grpo"  # name of the shaped loss in verl's registry
+MANAGER = "recipe.critique_grpo.rollout.CritiqueRefinementManager"
 CRITIQUE_TYPES = ("indicative", "indicative_gt")
 TRIGGERS = ("all_failed", "always", "never")
 SELECTIONS = ("random", "best")
@@ -60,7 +62,7 @@ class CritiqueGRPOConfig:
 
     @property
     def active(self) -> bool:
-        """Whether anything of this recipe is at work; without it the run is verl's own."""
+        """Whether groups are ever refined."""
         return self.refinement.num > 0 and self.refinement.trigger != "never"
 
 
@@ -139,6 +141,15 @@ def validate(config: DictConfig) -> CritiqueGRPOConfig:
 def _refinement_problems(config: DictConfig, options: CritiqueGRPOConfig) -> list[str]:
     problems = []
     data, rollout = config.data, config.actor_rollout_ref.rollout
+    for name, value, wanted in (
+        ("actor.policy_loss.loss_mode", config.actor_rollout_ref.actor.policy_loss.loss_mode, LOSS_MODE),
+        ("rollout.agent.agent_loop_manager_class", rollout.agent.get("agent_loop_manager_class"), MANAGER),
+    ):
+        if value != wanted:
+            problems.append(
+                f"actor_rollout_ref.{name} is {value}, but refinement needs {wanted}: leave it as the recipe sets it, "
+                "or switch refinement off with critique_grpo.refinement.num=0."
+            )
     if options.refinement.max_prompt_length < data.max_prompt_length:
         problems.append(
             f"critique_grpo.refinement.max_prompt_length ({options.refinement.max_prompt_length}) is below "

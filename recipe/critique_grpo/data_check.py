@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from omegaconf import DictConfig, ListConfig
 
-from recipe.critique_grpo.config import ConfigError
+from recipe.critique_grpo.config import ConfigError, from_config
 from recipe.critique_grpo.reward import unparsable_golds
 
 MAX_REPORTED = 10
@@ -21,6 +21,7 @@ def check_data(config: DictConfig) -> None:
         ConfigError: names the model folder, or the file and rows, and what to change.
     """
     tokenizer = load_checked_tokenizer(config.actor_rollout_ref.model)
+    check_context(config)
     math = MATH_REWARD in str(config.reward.custom_reward_function.path or "")
     for option in ("train_files", "val_files"):
         files = config.data[option]
@@ -57,6 +58,25 @@ def load_checked_tokenizer(model: DictConfig) -> Any:
             f"{tokenizer.eos_token!r}; name a padding token of its own as pad_token in tokenizer_config.json."
         )
     return tokenizer
+
+
+def check_context(config: DictConfig) -> None:
+    """Refuse a model whose context is too short for a refinement: responses would be cut without a word."""
+    from transformers import AutoConfig
+
+    model = config.actor_rollout_ref.model
+    context = getattr(
+        AutoConfig.from_pretrained(model.path, trust_remote_code=model.get("trust_remote_code", False)),
+        "max_position_embeddings",
+        None,
+    )
+    options = from_config(config)
+    prompt = options.refinement.max_prompt_length if options.active else config.data.max_prompt_length
+    if context is not None and prompt + config.data.max_response_length > context:
+        raise ConfigError(
+            f"{model.path} has a context of {context} tokens, but prompt and response may take {prompt} + "
+            f"{config.data.max_response_length}: lower refinement.max_prompt_length or the lengths in data."
+        )
 
 
 def check_file(
@@ -99,7 +119,8 @@ def _row_problems(
     row: dict[str, Any], prompt_key: str, tokenizer: Any, max_prompt_length: int | None, template_kwargs: dict[str, Any]
 ) -> Iterable[str]:
     gold = (row.get("reward_model") or {}).get("ground_truth")
-    if gold is None or not str(gold).strip() or gold == []:
+    golds = gold if isinstance(gold, list) else [gold]
+    if not golds or any(one is None or not str(one).strip() for one in golds):
         yield "reward_model.ground_truth is missing or empty; every question needs its true answer"
     if not row.get("data_source"):
         yield "data_source is missing; validation metrics are grouped by it"

@@ -15,10 +15,8 @@ from torch import Tensor
 from verl.trainer.ppo.core_algos import agg_loss, register_policy_loss
 from verl.workers.utils.losses import ppo_loss
 
-from recipe.critique_grpo.config import LossConfig
+from recipe.critique_grpo.config import LOSS_MODE, LossConfig
 from recipe.critique_grpo.core_algos import compute_shaped_token_loss, policy_shaping
-
-LOSS_MODE = "critique_grpo"
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,8 @@ def shaped_policy_loss(
     metrics = {
         "shaping_ratio_sum": (shaping * refinement_tokens).sum().item(),
         "refinement_tokens": refinement_tokens.sum().item(),
-        "ppo_kl": ((old_log_prob - log_prob.detach()) * response_mask).sum().item() / max(response_mask.sum().item(), 1),
+        "ppo_kl": ((old_log_prob - log_prob.detach()) * response_mask).sum().item()
+        / max(response_mask.sum().item(), 1),
     }
     return loss, metrics
 

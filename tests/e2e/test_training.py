@@ -80,7 +80,9 @@ def test_a_mistake_in_the_configuration_is_answered_before_anything_starts(
 @pytest.mark.parametrize("question", ["--help", "--cfg=job"])
 def test_help_and_composed_configuration_answer_in_15_seconds(question: str, cpu_environment: dict[str, str]) -> None:
     started = time.monotonic()
-    result = subprocess.run([*TRAIN, "tier=cpu", question], cwd=REPO, env=cpu_environment, capture_output=True, text=True)
+    result = subprocess.run(
+        [*TRAIN, "tier=cpu", question], cwd=REPO, env=cpu_environment, capture_output=True, text=True
+    )
     assert result.returncode == 0
     assert "critique_grpo" in result.stdout
     assert time.monotonic() - started < 15

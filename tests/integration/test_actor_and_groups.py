@@ -1,4 +1,4 @@
-"""Through the real system (Ray, FSDP, vLLM on CPU): whole groups, shaping that reaches the gradient, 1 rank = 2 ranks."""
+"""Through the real system (Ray, FSDP, vLLM on CPU): whole groups, shaping in the gradient, 1 rank = 2 ranks."""
 
 import json
 import sys

@@ -1,0 +1,119 @@
+"""What a user may feed in by mistake is answered with the file, the row and what to change."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from omegaconf import OmegaConf
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import LlamaConfig, PreTrainedTokenizerFast
+
+from recipe.critique_grpo.config import ConfigError
+from recipe.critique_grpo.data_check import check_data, check_file, load_checked_tokenizer
+
+TEMPLATE = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
+
+
+def make_tokenizer(folder: Path, *, template: str | None = TEMPLATE, pad: str = "<pad>") -> Path:
+    words = Tokenizer(WordLevel({"<pad>": 0, "<eos>": 1, "<unk>": 2, "1": 3, "+": 4}, unk_token="<unk>"))
+    words.pre_tokenizer = Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<eos>", pad_token=pad, unk_token="<unk>")
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+    LlamaConfig(vocab_size=5, hidden_size=64, num_attention_heads=2, max_position_embeddings=64).save_pretrained(folder)
+    return folder
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    return {
+        "data_source": "sums",
+        "prompt": [{"role": "user", "content": "1 + 1"}],
+        "reward_model": {"style": "rule", "ground_truth": "2"},
+        **changes,
+    }
+
+
+def check(tmp_path: Path, rows: list[dict[str, Any]], max_prompt_length: int | None = 8) -> None:
+    path = tmp_path / "train.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    tokenizer = load_checked_tokenizer(OmegaConf.create({"path": str(make_tokenizer(tmp_path / "model"))}))
+    check_file(
+        str(path),
+        tokenizer,
+        prompt_key="prompt",
+        max_prompt_length=max_prompt_length,
+        template_kwargs={},
+        parse_golds=True,
+    )
+
+
+def test_good_rows_pass(tmp_path: Path) -> None:
+    check(tmp_path, [row(), row(reward_model={"style": "rule", "ground_truth": r"\frac{1}{2}"})])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reward_model": {"style": "rule", "ground_truth": None}}, "ground_truth is missing"),
+        ({"reward_model": {"style": "rule", "ground_truth": "  "}}, "ground_truth is missing"),
+        ({"reward_model": {"style": "rule", "ground_truth": r"\frac{"}}, "does not parse"),
+        ({"prompt": []}, "prompt is empty"),
+        ({"prompt": [{"role": "user", "content": " "}]}, "last message of prompt is empty"),
+        ({"prompt": [{"role": "user", "content": "1 + " * 9}]}, "the prompt has 18 tokens"),
+        ({"data_source": None}, "data_source is missing"),
+    ],
+)
+def test_a_bad_row_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        check(tmp_path, [row(), row(**changes)])
+    assert "train.parquet" in str(caught.value)
+    assert "row 1" in str(caught.value)
+
+
+def test_long_prompts_pass_where_verl_filters_them(tmp_path: Path) -> None:
+    check(tmp_path, [row(prompt=[{"role": "user", "content": "1 + " * 9}])], max_prompt_length=None)
+
+
+def test_model_folders_that_cannot_work_are_named(tmp_path: Path) -> None:
+    def load(folder: Path) -> None:
+        load_checked_tokenizer(OmegaConf.create({"path": str(folder)}))
+
+    with pytest.raises(ConfigError, match="no chat template"):
+        load(make_tokenizer(tmp_path / "untemplated", template=None))
+    with pytest.raises(ConfigError, match="padding token is '<eos>'"):
+        load(make_tokenizer(tmp_path / "padded", pad="<eos>"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="no tokenizer can be loaded"):
+        load(tmp_path / "empty")
+
+
+def configuration(tmp_path: Path, **data: Any) -> Any:
+    pq.write_table(pa.Table.from_pylist([row()]), tmp_path / "train.parquet")
+    return OmegaConf.create(
+        {
+            "data": {
+                "train_files": str(tmp_path / "train.parquet"),
+                "val_files": [str(tmp_path / "train.parquet")],
+                "prompt_key": "prompt",
+                "filter_overlong_prompts": False,
+                "max_prompt_length": 16,
+                "max_response_length": 16,
+                **data,
+            },
+            "actor_rollout_ref": {"model": {"path": str(make_tokenizer(tmp_path / "model"))}},
+            "reward": {"custom_reward_function": {"path": "pkg://recipe.critique_grpo.reward"}},
+            "critique_grpo": {"refinement": {"max_prompt_length": 32}},
+        }
+    )
+
+
+def test_a_whole_configuration_is_checked(tmp_path: Path) -> None:
+    check_data(configuration(tmp_path))
+    with pytest.raises(ConfigError, match="there is no file /nowhere.parquet"):
+        check_data(configuration(tmp_path, val_files=["/nowhere.parquet"]))
+    with pytest.raises(ConfigError, match="context of 64 tokens"):
+        check_data(configuration(tmp_path, max_response_length=40))
