@@ -75,8 +75,9 @@ def from_config(config: DictConfig) -> CritiqueGRPOConfig:
     try:
         merged = OmegaConf.merge(OmegaConf.structured(CritiqueGRPOConfig), config.get("critique_grpo", {}))
         options = OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"critique_grpo: {str(error).splitlines()[0]}") from error
+    except (OmegaConfBaseException, ValueError) as error:
+        name = f"critique_grpo.{getattr(error, 'full_key', None) or ''}".rstrip(".")
+        raise ConfigError(f"{name}: {str(error).splitlines()[0]}") from error
     assert isinstance(options, CritiqueGRPOConfig)
     _one_of("critique.type", options.critique.type, CRITIQUE_TYPES)
     _one_of("refinement.trigger", options.refinement.trigger, TRIGGERS)
@@ -84,7 +85,7 @@ def from_config(config: DictConfig) -> CritiqueGRPOConfig:
     _one_of("loss.set_weights", options.loss.set_weights, SET_WEIGHTS)
     if options.refinement.num < 0:
         raise ConfigError(f"critique_grpo.refinement.num is {options.refinement.num}; use 0 for plain GRPO, or more.")
-    if options.loss.gamma <= 0:
+    if not options.loss.gamma > 0:  # NaN is refused too
         raise ConfigError(f"critique_grpo.loss.gamma is {options.loss.gamma}; f(p) = p/(p+gamma) needs gamma > 0.")
     for name in ("clip_ratio_low", "clip_ratio_high"):
         ratio = getattr(options.loss, name)

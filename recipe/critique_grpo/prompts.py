@@ -8,6 +8,8 @@ import string
 from dataclasses import dataclass, fields
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from recipe.critique_grpo.config import ConfigError
 
@@ -49,6 +51,8 @@ def load_templates(path: str | None) -> Templates:
         replaced = OmegaConf.to_container(OmegaConf.load(path))
     except FileNotFoundError as error:
         raise ConfigError(f"critique_grpo.critique.templates: there is no file {path}.") from error
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{path}: not a YAML file of templates ({str(error).splitlines()[0]}).") from error
     known = {field.name for field in fields(Templates)}
     if not isinstance(replaced, dict) or not set(replaced) <= known:
         raise ConfigError(f"{path}: expected a mapping with names among {sorted(known)}, got {replaced!r:.200}.")
@@ -70,3 +74,7 @@ def _check_template(path: str, name: str, template: object) -> None:
             f"{path}: template {name!r} must contain the fields {sorted(required)} and may contain 'question'; it "
             f"contains {sorted(found)}. Write literal braces double, as in \\boxed{{{{}}}}."
         )
+    try:
+        template.format(**dict.fromkeys(found, "text"))
+    except ValueError as error:
+        raise ConfigError(f"{path}: template {name!r} cannot be filled in ({error}).") from error

@@ -87,5 +87,8 @@ def fit_refinement_prompt(
         if len(ids) <= budget:
             return ids, True
         keep -= max(len(ids) - budget, 8)
-    ids = prompt(CUT_MARK)
-    return (ids, True) if len(ids) <= budget else (None, True)
+    for answer in (CUT_MARK, ""):
+        ids = prompt(answer)
+        if len(ids) <= budget:
+            return ids, True
+    return None, True

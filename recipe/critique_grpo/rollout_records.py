@@ -55,6 +55,7 @@ class GroupRecord:
         return replace(
             self,
             question="",
+            ground_truth="",
             responses=[replace(response, text="", critique=None) for response in self.responses],
             refinements=[replace(refinement, text="") for refinement in self.refinements],
         )

@@ -23,7 +23,7 @@ def check_versions() -> None:
     """
     if os.environ.get("CRITIQUE_GRPO_ANY_VERSION") == "1":
         return
-    tier = "cpu" if os.environ.get("VERL_PLATFORM", "").lower() == "cpu" else "gpu"
+    tier = "cpu" if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu" else "gpu"
     problems = []
     for package, wanted in (CPU if tier == "cpu" else GPU).items():
         try:

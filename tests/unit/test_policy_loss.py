@@ -68,7 +68,8 @@ def mini_batch(refined: Tensor, weight: Tensor | None = None) -> TensorDict:
             "attention_mask": attention_mask,
             "position_ids": (attention_mask.cumsum(-1) - 1).clamp(min=0),
             "response_mask": response_mask.long(),
-            "old_log_probs": torch.rand(ROWS, RESPONSE, generator=generator, dtype=torch.float64).log() * response_mask,
+            "old_log_probs": (torch.randn(ROWS, RESPONSE, generator=generator, dtype=torch.float64) - 2.7)
+            * response_mask,
             "advantages": advantages,
             "refinement_mask": refined,
             "loss_weight": torch.ones(ROWS) if weight is None else weight,
@@ -212,7 +213,8 @@ def test_without_refinement_rows_the_clip_is_verls_clip() -> None:
     verls = evaluate(vanilla(*same), [mini_batch(NONE_REFINED)])
     assert ours[0] == verls[0]
     assert torch.equal(ours[1], verls[1])
-    assert evaluate(shaped(), [mini_batch(NONE_REFINED)])[0] != ours[0]  # the clip binds somewhere
+    for one_side in (LossConfig(clip_ratio_low=0.2), LossConfig(clip_ratio_high=0.3)):  # both sides bind somewhere
+        assert evaluate(shaped(one_side), [mini_batch(NONE_REFINED)])[0] != ours[0]
 
 
 def test_set_weights_scale_the_rows() -> None:

@@ -35,7 +35,7 @@ def the_set(tier: str) -> dict[str, str]:
     return dict(CPU if tier == "cpu" else GPU)
 
 
-INSTALL = {"cpu": "bash scripts/install_cpu.sh", "gpu": "pip install 'critique-grpo[gpu]'"}
+INSTALL = {"cpu": "bash scripts/install_cpu.sh", "gpu": "pip install -e '.[gpu]'"}
 
 
 def test_the_tested_set_passes(tier: str, monkeypatch: pytest.MonkeyPatch) -> None:
