@@ -19,7 +19,7 @@ class Problem:
 
     def ask(self) -> str:
         """The user's turn."""
-        return f"{self.question} {INSTRUCTION}"
+        return f"{self.question}\n{INSTRUCTION}"
 
     def solve(self) -> str:
         """The turn of a worked example. It computes before it boxes: shown a bare box, SmolLM2-135M boxes a guess."""
@@ -60,7 +60,7 @@ def generate(task: str, config: dict[str, Any], operators: str | None) -> Iterat
     seen: set[str] = set()
     for item in dataset:
         answer, expression = str(item["answer"]).strip(), item["metadata"].get("expression")
-        question = f"What is {expression}?" if expression else item["question"].strip()
+        question = expression or item["question"].strip()
         foreign = operators is not None and any(sign in question for sign in set("+-*/") - set(operators))
         if foreign or question in seen or not answer.removeprefix("-").isdigit():
             continue

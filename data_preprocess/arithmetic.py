@@ -24,7 +24,7 @@ CHAIN_SUM = {"min_digits": 1, "max_digits": 2, "min_terms": 2, "max_terms": 2}  
 def split_examples(problems: list[Problem], shots: int) -> tuple[list[Problem], list[Problem]]:
     """Return the worked examples and the other problems.
 
-    Examples are the longest of the first few: shown 1 + 5, SmolLM2-135M is worse at two digits than when shown 98 + 93.
+    Examples are the longest of the first few: shown 1 + 5, SmolLM2-135M is worse at two digits than shown 98 + 93.
     """
     examples = sorted(problems[: 4 * shots], key=lambda item: -len(item.question))[:shots]
     return examples, [problem for problem in problems if problem not in examples]

@@ -18,7 +18,7 @@ fi
 mkdir -p "${RUN_DIR:-outputs/quickstart}"
 run="$(cd "${RUN_DIR:-outputs/quickstart}" && pwd)"
 venv="${VENV:-$repo/.venv}"
-steps=20
+steps=16
 say() { printf '\n[%(%H:%M:%S)T] %s\n' -1 "$*"; }
 
 say "1/4 packages"
@@ -63,7 +63,7 @@ status=0
   actor_rollout_ref.actor.ppo_mini_batch_size=4 \
   actor_rollout_ref.actor.use_dynamic_bsz=true \
   actor_rollout_ref.actor.ppo_max_token_len_per_gpu=2048 \
-  actor_rollout_ref.actor.optim.lr=6e-5 \
+  actor_rollout_ref.actor.optim.lr=3e-5 \
   actor_rollout_ref.rollout.n=8 \
   actor_rollout_ref.rollout.temperature=0.8 \
   actor_rollout_ref.rollout.max_model_len=256 \
@@ -71,7 +71,7 @@ status=0
   trainer.experiment_name=quickstart \
   trainer.default_local_dir="$run/checkpoints" \
   trainer.total_training_steps=$steps \
-  trainer.save_freq=5 \
+  trainer.save_freq=4 \
   trainer.max_actor_ckpt_to_keep=1 \
   trainer.test_freq=$steps \
   trainer.val_before_train=$validate_first \

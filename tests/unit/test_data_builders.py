@@ -22,7 +22,7 @@ def tokenizer():
 
 def solve(question: str) -> str:
     """The answer of a chain_sum question, by another way than the generator's."""
-    return str(eval(question.removeprefix("What is ").rstrip("?"), {"__builtins__": {}}))
+    return str(eval(question, {"__builtins__": {}}))
 
 
 # --- arithmetic -----------------------------------------------------------------------------------------------------
@@ -41,7 +41,7 @@ def test_parquet_has_verls_columns_and_right_answers(tmp_path: Path, style: str,
             assert row["data_source"] == "reasoning_gym/chain_sum"
             assert (row["extra_info"]["index"], row["extra_info"]["split"]) == (index, split)
             assert row["reward_model"] == {"style": "rule", "ground_truth": solve(question)}
-            asked = question if style == "turn" else f"{question} {INSTRUCTION}"
+            asked = question if style == "turn" else f"{question}\n{INSTRUCTION}"
             assert last["role"] == "user" and last["content"].endswith(asked)
             roles = [message["role"] for message in row["prompt"]]
             assert roles == (["user"] if style == "inline" else ["system", *["user", "assistant"] * shots, "user"])
