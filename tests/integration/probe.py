@@ -57,8 +57,12 @@ def probe(trainer: Any) -> None:
     plain = batch.select()
     plain.batch = batch.batch.clone()
     plain.batch["refinement_mask"] = torch.zeros_like(batch.batch["refinement_mask"])
-    result["refinement"] = {gamma: update(trainer, batch, gamma) for gamma in (0.1, 0.5)}
-    result["plain"] = {gamma: update(trainer, plain, gamma) for gamma in (0.1, 0.5)}
+    # Only the refinement rows push: a random model's probabilities are so small that the others would drown them.
+    refinements_only = batch.select()
+    refinements_only.batch = batch.batch.clone()
+    refinements_only.batch["advantages"] *= batch.batch["refinement_mask"].unsqueeze(-1)
+    for name, rows in (("mixed", batch), ("refinements_only", refinements_only), ("plain", plain)):
+        result[name] = {gamma: update(trainer, rows, gamma) for gamma in (0.1, 0.5)}
     Path(paths.result).write_text(json.dumps(result), encoding="utf-8")
 
 

@@ -35,9 +35,10 @@ def test_groups_are_whole_with_any_number_of_workers(one_rank: dict[str, Any], w
 
 
 def test_gamma_changes_the_gradient_of_refinement_rows_only(one_rank: dict[str, Any]) -> None:
-    with_refinements, plain = one_rank["refinement"], one_rank["plain"]
-    assert with_refinements["0.1"]["grad_norm"] > 0
-    assert with_refinements["0.5"]["grad_norm"] != pytest.approx(with_refinements["0.1"]["grad_norm"], rel=1e-3)
+    refinements, plain = one_rank["refinements_only"], one_rank["plain"]
+    # d rho / d log pi = rho (1 - rho) is close to pi / gamma for the tiny probabilities of a random model.
+    ratio = refinements["0.1"]["grad_norm"] / refinements["0.5"]["grad_norm"]
+    assert ratio == pytest.approx(5, rel=0.02)
     assert plain["0.5"]["grad_norm"] == pytest.approx(plain["0.1"]["grad_norm"], rel=1e-6)
     assert plain["0.1"]["grad_norm"] > 0
 
@@ -49,7 +50,7 @@ def test_two_ranks_give_the_loss_of_one(
     command += ["trainer.n_gpus_per_node=2", "critique_grpo.check_data=false"]
     run_logged(command, folder / "two.log", {**cpu_environment, "VLLM_CPU_OMP_THREADS_BIND": "nobind"}, timeout=600)
     two_ranks = json.loads((folder / "two.json").read_text())
-    for rows in ("refinement", "plain"):
+    for rows in ("mixed", "refinements_only", "plain"):
         for gamma in ("0.1", "0.5"):
             assert two_ranks[rows][gamma]["loss"] == pytest.approx(one_rank[rows][gamma]["loss"], rel=1e-4, abs=1e-7)
             assert two_ranks[rows][gamma]["grad_norm"] == pytest.approx(one_rank[rows][gamma]["grad_norm"], rel=1e-3)
