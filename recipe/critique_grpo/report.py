@@ -116,7 +116,7 @@ def follow(lines: Iterable[str]) -> None:
             print(_progress(int(found[1]), values), flush=True)
         elif phase := next((text for mark, text in PHASES.items() if mark in line), None):
             print(phase, flush=True)
-        elif _ERROR.search(line):
+        elif _ERROR.search(line) and "Warning" not in line:
             print(line.rstrip()[:400], flush=True)
 
 
