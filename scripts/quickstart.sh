@@ -18,7 +18,7 @@ fi
 mkdir -p "${RUN_DIR:-outputs/quickstart}"
 run="$(cd "${RUN_DIR:-outputs/quickstart}" && pwd)"
 venv="${VENV:-$repo/.venv}"
-steps=24
+steps=16
 say() { printf '\n[%(%H:%M:%S)T] %s\n' -1 "$*"; }
 
 say "1/4 packages"
