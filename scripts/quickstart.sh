@@ -2,9 +2,10 @@
 # Train SmolLM2-135M-Instruct with Critique-GRPO on a machine without a GPU: install, build model and data, train,
 # validate before and after, and print a table. Run it again to go on after an interruption.
 #
-#   bash scripts/quickstart.sh [Hydra overrides, such as trainer.total_training_steps=30]
+#   bash scripts/quickstart.sh [Hydra overrides, such as actor_rollout_ref.actor.optim.lr=1e-5]
 #
 #   RUN_DIR            where model, data, checkpoints and results go (default: outputs/quickstart)
+#   STEPS              training steps (default: 16); a finished run goes on when this is raised
 #   VENV               virtual environment to make or use (default: .venv)
 #   TORCH_CPU_SOURCE   see scripts/install_cpu.sh
 set -euo pipefail
@@ -18,7 +19,7 @@ fi
 mkdir -p "${RUN_DIR:-outputs/quickstart}"
 run="$(cd "${RUN_DIR:-outputs/quickstart}" && pwd)"
 venv="${VENV:-$repo/.venv}"
-steps=16
+steps="${STEPS:-16}"
 say() { printf '\n[%(%H:%M:%S)T] %s\n' -1 "$*"; }
 
 say "1/4 packages"
