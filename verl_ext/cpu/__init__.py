@@ -11,8 +11,8 @@ hurdle                                                 handled in
 4. verl looks for a distribution called "vllm"         ``verl_plugin.alias_vllm_distribution``
 5. vLLM's CPU linear layers drop their weight          ``vllm_plugin.keep_linear_weights``
 6. received weights are views of shared memory         ``vllm_plugin.clone_received_weights``
-7. Ray needs many logical CPUs, 1 OMP thread each      ``verl_plugin.use_all_cores`` and cpu.yaml
-8. settings that suit a CPU                            ``recipe/.../config/tier/cpu.yaml``
+7. Ray needs many logical CPUs, 1 OMP thread each      ``verl_plugin.use_all_cores`` and Ray settings
+8. settings that suit a CPU                            the configuration of the job
 =====================================================  ==========================================
 """
 
