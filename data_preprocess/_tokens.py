@@ -1,0 +1,26 @@
+"""Prompt lengths in tokens."""
+
+from collections.abc import Callable
+from typing import Any
+
+from data_preprocess._sources import DataError
+
+
+def prompt_counter(tokenizer_from: str) -> Callable[[list[dict[str, Any]]], int]:
+    """A function that counts the tokens of a chat, generation prompt included, as verl does.
+
+    Raises:
+        DataError: no tokenizer with a chat template can be loaded from there.
+    """
+    from omegaconf import OmegaConf
+
+    from recipe.critique_grpo.config import ConfigError
+    from recipe.critique_grpo.data_check import load_checked_tokenizer
+
+    try:
+        tokenizer = load_checked_tokenizer(OmegaConf.create({"path": tokenizer_from}))
+    except ConfigError as error:
+        raise DataError(f"--tokenizer: {error}") from error
+    return lambda messages: len(
+        tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+    )
