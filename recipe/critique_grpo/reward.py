@@ -1,107 +1,116 @@
-"""Rule-based reward: 1 if the response's last box equals the true answer, else 0. verl's custom reward hook.
+r"""Rule-based reward: 1 if the response's answer equals the true one, else 0. verl's custom reward hook.
 
-verl calls ``compute_score`` from executor threads of a Ray actor. The comparison itself runs in a child process with a
-hard time-out and a memory cap, because answers written by a model under training can hang or crash a computer algebra
-system (try ``9^{9^{9^9}}``). Settings, read at the first call of a process:
+verl calls ``compute_score`` from executor threads of a Ray actor. Where the answer stands in a response says
+``graders/extract.py``; how it is compared depends on its kind:
 
-- ``CRITIQUE_GRPO_GRADER_TIMEOUT``: seconds for one comparison (5)
-- ``CRITIQUE_GRPO_GRADER_WORKERS``: children per calling process (1)
-- ``CRITIQUE_GRPO_GRADER_MEMORY_MB``: MiB a child may take beyond its imports (2048)
+| kind | compared | module |
+|---|---|---|
+| ``math`` | from the text where that is sound, else by math-verify | ``graders/mathematics.py`` |
+| ``choice`` | letter, or text of an option | ``graders/choice.py`` |
+| ``number``, ``list``, ``boolean`` | TheoremQA's types | ``graders/values.py`` |
+| ``reasoning_gym`` | the task's own scorer | ``graders/tasks.py`` |
+
+The kind is the first of: the ``answer_type`` given in ``reward.custom_reward_function.reward_kwargs``; the row's
+``extra_info.answer_type``; ``reasoning_gym`` for a ``data_source`` reasoning_gym/<task> whose row has
+``extra_info.entry``; ``math``. Whatever needs a computer algebra system runs in child processes, see
+``graders/children.py``.
 """
 
-import logging
-import os
 import re
 import threading
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from typing import Any
 
-from verl_ext.killable_pool import CallFailed, CallTimeout, KillablePool, WorkerDied
-
-logger = logging.getLogger(__name__)
+from recipe.critique_grpo.graders import choice, mathematics, tasks, values
+from recipe.critique_grpo.graders.children import Verdict, logger, new_pool
+from recipe.critique_grpo.graders.extract import extract
+from recipe.critique_grpo.graders.text import read, words_of
+from verl_ext.killable_pool import CallFailed, CallTimeout, WorkerDied
 
 MAX_ANSWER_CHARS = 2000
 """A longer box is wrong without a look: no true answer is that long, and parsing it only costs time."""
 MAX_PRED_CHARS = 200
+MAX_VERDICTS = 50_000
+KINDS = ("math", "choice", "number", "list", "boolean", "reasoning_gym")
+FLAGS = ("unboxed", "unclosed_think", "too_long", "too_complex", "grader_timeout", "grader_error")
 
-_GRADING = "recipe.critique_grpo.grading"
-_BOX = re.compile(r"\\boxed\s*\{")
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # \{ and \} are text, not structure
 _PLAIN_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _lock = threading.Lock()
-_pool: KillablePool | None = None
+_verdicts: OrderedDict[tuple[Any, ...], Verdict] = OrderedDict()
 
 
 def compute_score(
     data_source: str,
     solution_str: str,
     ground_truth: Any,
-    extra_info: dict[str, Any] | None = None,
+    extra_info: Mapping[str, Any] | None = None,
+    *,
+    answer_type: str | None = None,
+    final_expression: bool = False,
+    think_in_prompt: bool = False,
     **_: Any,
 ) -> dict[str, float | str]:
     """Score one response.
 
     Args:
-        data_source: name of the data set; only used in errors.
+        data_source: name of the data set; reasoning_gym/<task> names a task.
         solution_str: the decoded response.
         ground_truth: the true answer, or several of which any may match; numbers are taken as text.
-        extra_info: verl's per-sample dictionary; only ``index`` is read, for errors.
+        extra_info: verl's per-sample dictionary. Read are ``index`` (for errors), ``answer_type``, ``options`` (texts
+            of a multiple-choice row), ``tolerance`` (relative, of numbers) and ``entry`` (of reasoning-gym).
+        answer_type: the kind of all rows, whatever they say.
+        final_expression: a response without a box is taken by its final expression.
+        think_in_prompt: the chat template opens the think block, so every response has to close it.
 
     Returns:
-        Always the same keys. ``score`` and ``acc``: 1.0 if correct, else 0.0. ``pred``: the boxed answer, cut to 200
+        Always the same keys. ``score`` and ``acc``: 1.0 if correct, else 0.0. ``pred``: the answer, cut to 200
         characters, "" if there is none. Flags, 0.0 or 1.0, for what was not compared: ``unboxed`` (no answer in a
-        closed box after the reasoning), ``too_long`` (over 2000 characters), ``grader_timeout``, and ``grader_error``
-        (the comparison raised, crashed or ran out of memory).
+        closed box after the reasoning), ``unclosed_think`` (the reasoning never ended; not counted as unboxed),
+        ``too_long`` (over 2000 characters), ``too_complex`` (a tower of exponents and the like, see
+        ``graders/screen.py``), ``grader_timeout``, and ``grader_error`` (the comparison raised, crashed or ran out of
+        memory).
 
     Raises:
-        ValueError: ``ground_truth`` is missing or empty.
+        ValueError: ``ground_truth`` is missing, empty, or not of its kind, or there is no such kind.
         WorkerStartError: the grader cannot run here at all, for instance since math-verify is not installed.
     """
+    extra_info = extra_info or {}
+    where = f"sample {extra_info.get('index')} of data source {data_source!r}"
     golds = _as_golds(ground_truth)
     if not golds:
-        index = (extra_info or {}).get("index")
         raise ValueError(
-            f"no ground truth for sample {index} of data source {data_source!r}: got {ground_truth!r}. "
-            "Every row needs a non-empty reward_model.ground_truth."
+            f"no ground truth for {where}: got {ground_truth!r}. Every row needs a non-empty reward_model.ground_truth."
         )
-    answer = extract_answer(solution_str)
+    kind = _kind(data_source, extra_info, answer_type, where)
+    found = extract(solution_str, final_expression=final_expression, think_in_prompt=think_in_prompt)
+    answer = found.answer
     too_long = answer is not None and len(answer) > MAX_ANSWER_CHARS
-    flags = {"unboxed": float(answer is None), "too_long": float(too_long), "grader_timeout": 0.0, "grader_error": 0.0}
+    flags = dict.fromkeys(FLAGS, 0.0)
+    flags["unclosed_think"] = float(found.unclosed_think)
+    flags["unboxed"] = float(answer is None and not found.unclosed_think)
+    flags["too_long"] = float(too_long)
     correct = False
     if answer is not None and not too_long:
-        correct = answer in golds  # most right answers are literal, and need no child
+        if kind == "choice" and not found.boxed:
+            answer = choice.letter_in_prose(answer)
+        verdicts = []
         for gold in golds:
-            if correct:
-                break
             try:
-                correct = _grader().call(answer, gold)["correct"]
-            except CallTimeout:
-                flags["grader_timeout"] = 1.0
-            except (WorkerDied, CallFailed) as error:
-                flags["grader_error"] = 1.0
-                logger.debug("grading %r against %r: %s", answer, gold, error)
+                verdicts.append(_verdict(kind, answer, gold, data_source, extra_info))
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from None
+            if verdicts[-1].correct:
+                break
+        correct = verdicts[-1].correct
+        flags.update({verdict.flag: 1.0 for verdict in verdicts if verdict.flag and not correct})
     return {"score": float(correct), "acc": float(correct), "pred": (answer or "")[:MAX_PRED_CHARS], **flags}
 
 
 def extract_answer(response: str) -> str | None:
-    r"""The stripped content of the last ``\boxed{...}`` after the reasoning; None if there is none to go by.
-
-    Reasoning ends at the last ``</think>``; while a ``<think>`` is open there is no answer. A last box that is empty or
-    never closed gives None as well: an earlier box is not taken in its place. Linear in the length of the response.
-    """
-    final = response.rpartition("</think>")[2]
-    if "<think>" in final:
-        return None
-    starts = [match.end() for match in _BOX.finditer(final)]
-    if not starts:
-        return None
-    depth = 1
-    for token in _BRACE.finditer(final, starts[-1]):
-        depth += {"{": 1, "}": -1}.get(token[0], 0)
-        if depth == 0:
-            return final[starts[-1] : token.start()].strip() or None
-    return None
+    """The boxed answer of a response, None if there is none to go by; see ``graders/extract.py``."""
+    return extract(response).answer
 
 
 def unparsable_golds(golds: Iterable[str]) -> list[str]:
@@ -110,12 +119,13 @@ def unparsable_golds(golds: Iterable[str]) -> list[str]:
     For a check of the data at start-up: takes some 10 ms for each distinct answer that is not a plain number.
     """
     failed = []
-    with closing(_new_pool("parse_gold")) as pool:
+    with closing(new_pool("grading:parse_gold")) as pool:
         for gold in dict.fromkeys(gold.strip() for gold in golds):
             if _PLAIN_NUMBER.fullmatch(gold):
                 continue
             try:
-                if gold and pool.call(gold):
+                text = read(gold).text
+                if gold and (words_of(text) or pool.call(text)):  # words are compared as words
                     continue
             except (CallTimeout, WorkerDied, CallFailed) as error:
                 logger.warning("true answer %r: %s", gold, error)
@@ -123,27 +133,63 @@ def unparsable_golds(golds: Iterable[str]) -> list[str]:
     return failed
 
 
+def _kind(data_source: str, extra_info: Mapping[str, Any], answer_type: str | None, where: str) -> str:
+    kind = answer_type or extra_info.get("answer_type")
+    if not kind:
+        return "reasoning_gym" if data_source.startswith(tasks.PREFIX) and tasks.entry_of(extra_info) else "math"
+    if kind not in KINDS:
+        raise ValueError(f"{where}: there is no answer_type {kind!r}; it has to be one of {', '.join(KINDS)}")
+    return kind
+
+
+def _verdict(kind: str, answer: str, gold: str, data_source: str, extra_info: Mapping[str, Any]) -> Verdict:
+    """The verdict of the kind's grader, remembered: the responses of a group often give the same answer."""
+    options = _present(extra_info.get("options"))
+    tolerance = _present(extra_info.get("tolerance"))
+    if kind == "choice":
+        return choice.grade(answer, gold, [str(option) for option in options or ()])
+    if kind == "boolean":
+        return values.grade_boolean(answer, gold)
+    entry = tasks.entry_of(extra_info) if kind == "reasoning_gym" else None
+    key = (kind, answer, gold, tolerance, data_source if entry else None, entry)
+    with _lock:
+        if key in _verdicts:
+            _verdicts.move_to_end(key)
+            return _verdicts[key]
+    if kind == "reasoning_gym":
+        if entry is None:
+            raise ValueError("a row of answer_type reasoning_gym needs extra_info.entry")
+        verdict = tasks.grade(answer, data_source.removeprefix(tasks.PREFIX), entry)
+    elif kind == "number":
+        verdict = values.grade_number(answer, gold, tolerance)
+    elif kind == "list":
+        verdict = values.grade_list(answer, gold, tolerance)
+    else:
+        verdict = mathematics.grade(answer, gold)
+    with _lock:
+        _verdicts[key] = verdict
+        while len(_verdicts) > MAX_VERDICTS:
+            _verdicts.popitem(last=False)
+    return verdict
+
+
+def forget_verdicts() -> None:
+    """Empty the memory of verdicts, for measurements."""
+    with _lock:
+        _verdicts.clear()
+
+
+def _present(value: Any) -> Any:
+    """A value of ``extra_info``, None if missing. Parquet hands lists over as numpy arrays, missing numbers as NaN."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    return None if value is None or value != value else value
+
+
 def _as_golds(ground_truth: Any) -> list[str]:
-    """One or several true answers as non-empty, stripped strings. Parquet hands lists over as numpy arrays."""
+    """One or several true answers as non-empty, stripped strings."""
     if hasattr(ground_truth, "tolist"):
         ground_truth = ground_truth.tolist()
     several = ground_truth if isinstance(ground_truth, list | tuple) else [ground_truth]
     present = [gold for gold in several if gold is not None and gold == gold]  # NaN is pandas' word for missing
     return [text for gold in present if (text := str(gold).strip())]
-
-
-def _new_pool(function: str) -> KillablePool:
-    return KillablePool(
-        f"{_GRADING}:{function}",
-        workers=int(os.environ.get("CRITIQUE_GRPO_GRADER_WORKERS", "1")),
-        timeout_s=float(os.environ.get("CRITIQUE_GRPO_GRADER_TIMEOUT", "5")),
-        memory_mb=int(os.environ.get("CRITIQUE_GRPO_GRADER_MEMORY_MB", "2048")),
-    )
-
-
-def _grader() -> KillablePool:
-    global _pool
-    with _lock:
-        if _pool is None:
-            _pool = _new_pool("grade_math")
-        return _pool

@@ -45,12 +45,15 @@ def test_scores_inside_an_actor_and_leaves_no_child_behind() -> None:
     ray.init(num_cpus=4, include_dashboard=False, runtime_env={"env_vars": env})
     try:
         actor = ray.remote(Scorer).remote()
-        answers = ["0.5", r"\frac{1}{2}", "9^{9^{9^9}}", "2/4", "1/3"] * 2
-        results = ray.get(actor.score.remote(answers, "1/2"), timeout=120)
+        answers = ["x+0.5", r"x+\frac{1}{2}", "9^{9^{9^9}}", "x+2/4", "x+1/3"] * 2
+        results = ray.get(actor.score.remote(answers, "x+1/2"), timeout=120)
         assert [result["score"] for result in results] == [1.0, 1.0, 0.0, 1.0, 0.0] * 2
-        assert [result["grader_timeout"] for result in results] == [0.0, 0.0, 1.0, 0.0, 0.0] * 2
+        assert [result["too_complex"] for result in results] == [0.0, 0.0, 1.0, 0.0, 0.0] * 2
+        # Only the true answer itself may look like this; then the child is killed.
+        tower = ray.get(actor.score.remote(["9^{9^{9^9}}"], "9^{9^{9^9}} + 1"), timeout=120)[0]
+        assert tower["score"] == 0.0 and (tower["grader_timeout"] or tower["too_complex"])
         graders = graders_of(ray.get(actor.pid.remote()))
-        assert len(graders) == 1
+        assert 1 <= len(graders) <= 2
         ray.kill(actor)
         deadline = time.monotonic() + 10
         while any(Path(f"/proc/{pid}/cmdline").exists() for pid in graders) and time.monotonic() < deadline:

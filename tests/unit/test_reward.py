@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from recipe.critique_grpo import reward
-from recipe.critique_grpo.reward import compute_score, extract_answer, unparsable_golds
+from recipe.critique_grpo.graders import children
+from recipe.critique_grpo.reward import FLAGS, compute_score, extract_answer, forget_verdicts, unparsable_golds
 
 pytestmark = pytest.mark.unit
 
-KEYS = {"score", "acc", "pred", "unboxed", "too_long", "grader_timeout", "grader_error"}
+KEYS = {"score", "acc", "pred", *FLAGS}
 TIMEOUT_S = 2.0
 
 
@@ -21,16 +21,17 @@ TIMEOUT_S = 2.0
 def short_timeout() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CRITIQUE_GRPO_GRADER_TIMEOUT", str(TIMEOUT_S))
-        patch.setattr(reward, "_pool", None)  # the settings are read when the pool is made
+        children.forget_pools()  # the settings are read when a pool is made
+        forget_verdicts()
         yield
+    children.forget_pools()
 
 
 def score(answer: str, gold: object) -> float:
     result = compute_score("test", rf"So the answer is \boxed{{{answer}}}.", gold)
     assert result.keys() == KEYS
     assert result["score"] == result["acc"]
-    assert not result["unboxed"] and not result["too_long"]
-    assert not result["grader_timeout"] and not result["grader_error"], result
+    assert not any(result[flag] for flag in FLAGS), result
     assert isinstance(result["score"], float)
     return result["score"]
 
@@ -114,27 +115,50 @@ def test_extraction(response: str, answer: str | None) -> None:
     assert extract_answer(response) == answer
     if answer is None:
         result = compute_score("test", response, "1")
-        assert (result["score"], result["pred"], result["unboxed"]) == (0.0, "", 1.0)
+        open_think = "<think>" in response and not response.endswith("done")
+        assert (result["score"], result["pred"]) == (0.0, "")
+        assert (result["unboxed"], result["unclosed_think"]) == ((0.0, 1.0) if open_think else (1.0, 0.0))
         assert result.keys() == KEYS
 
 
-@pytest.mark.parametrize("answer", ["9^{9^{9^9}}", r"\sum_{n=1}^{10^{9}} \frac{1}{n^7}"])
-def test_answer_that_never_ends_times_out_and_the_next_one_is_fine(answer: str) -> None:
+@pytest.mark.parametrize("answer", ["9^{9^{9^9}}", r"\sum_{n=1}^{10^{9}} \frac{1}{n^7}", "((9!)!)!"])
+def test_hostile_answer_is_wrong_at_once(answer: str) -> None:
     start = time.monotonic()
     result = compute_score("test", rf"\boxed{{{answer}}}", "2")
+    assert (result["score"], result["too_complex"], result["grader_timeout"]) == (0.0, 1.0, 0.0)
+    assert time.monotonic() - start < 0.5
+    assert compute_score("test", rf"\boxed{{{answer}}}", answer)["score"] == 1.0, "a literal copy needs no look"
+
+
+def test_answer_that_never_ends_times_out_and_the_next_one_is_fine() -> None:
+    gold = "9^{9^{9^9}} + 1"  # a true answer of the kind lets such answers pass the screen
+    start = time.monotonic()
+    result = compute_score("test", r"\boxed{9^{9^{9^9}}}", gold)
     assert (result["score"], result["grader_timeout"], result["grader_error"]) == (0.0, 1.0, 0.0)
-    assert TIMEOUT_S <= time.monotonic() - start < TIMEOUT_S + 5
-    assert score("1/2", "0.5") == 1.0
+    assert TIMEOUT_S <= time.monotonic() - start < TIMEOUT_S + 30  # the child may have to be started
+    start = time.monotonic()
+    assert compute_score("test", r"\boxed{9^{9^{9^9}}}", gold)["grader_timeout"] == 1.0
+    assert time.monotonic() - start < 0.5, "the verdict is remembered"
+    assert score("1/2+x", "x+0.5") == 1.0
 
 
-@pytest.mark.parametrize("depth", [50, 1000])
-def test_nested_fractions(depth: int) -> None:
+def test_other_answers_go_on_while_one_hangs() -> None:
+    assert score("1/2+x", "x+0.5") == 1.0  # one child is there
+    with ThreadPoolExecutor(2) as threads:
+        hanging = threads.submit(compute_score, "test", r"\boxed{8^{9^{9^9}}}", "9^{9^{9^9}} + 1")
+        time.sleep(0.2)
+        assert threads.submit(score, "1/3+y", r"y+\frac{2}{6}").result() == 1.0
+        assert hanging.result()["grader_timeout"] == 1.0
+
+
+@pytest.mark.parametrize(("depth", "flag"), [(50, "too_complex"), (1000, "too_long")])
+def test_nested_fractions(depth: int, flag: str) -> None:
     answer = r"\frac{1}{" * depth + "2" + "}" * depth
     start = time.monotonic()
     result = compute_score("test", rf"\boxed{{{answer}}}", "3")
-    assert result["score"] == 0.0 and result["too_long"] == float(depth == 1000)
+    assert (result["score"], result[flag]) == (0.0, 1.0)
     assert len(str(result["pred"])) <= 200
-    assert time.monotonic() - start < TIMEOUT_S + 5
+    assert time.monotonic() - start < 0.5
 
 
 @pytest.mark.parametrize(
