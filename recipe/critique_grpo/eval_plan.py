@@ -1,0 +1,158 @@
+"""What scripts/eval.sh has still to run, and taking its results in. Called by that script.
+
+``plan`` writes the evaluation's settings and benchmarks down and prints a line for each run that is missing: mode,
+benchmark, number of problems and parquet file, separated by tabs. ``keep`` moves a run's dump to its place once it is
+known to be whole. A dump in place is finished, and is never made again.
+"""
+
+import argparse
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_preprocess._folders import finished_file
+from recipe.critique_grpo.eval_dumps import (
+    BENCHMARK,
+    MODES,
+    SETTINGS,
+    answer_text,
+    read_dump,
+    read_json,
+    read_problems,
+)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_WEIGHTS = ("*.safetensors", "*.bin", "config.json")
+
+
+def plan(out: Path, settings: dict[str, Any], files: Sequence[Path]) -> list[tuple[str, str, int, Path]]:
+    """Prepare ``out`` and return the missing runs: mode, benchmark, number of problems, parquet file.
+
+    Raises:
+        SystemExit: a benchmark cannot be used, or ``out`` holds results that were made otherwise.
+    """
+    benchmarks = {path.stem: describe(path) for path in files}
+    if len(benchmarks) < len(files):
+        raise SystemExit("two benchmarks have the same file name, which is what results are kept under: rename one")
+    _record_settings(out / SETTINGS, settings)
+    for name, benchmark in benchmarks.items():
+        _record(out / name / BENCHMARK, benchmark, f"{out / name} holds results for another version of {name}")
+    modes = MODES if settings["samples"] > 1 else MODES[:1]
+    return [
+        (mode, path.stem, len(benchmarks[path.stem]["problems"]), path)
+        for mode in modes
+        for path in files
+        if not (out / path.stem / f"{mode}.jsonl").is_file()
+    ]
+
+
+def keep(out: Path, name: str, mode: str, dump: Path) -> Path:
+    """Check verl's dump of a run and move it into the evaluation folder.
+
+    Raises:
+        SystemExit: there is no dump, or it is not whole.
+    """
+    if not dump.is_file():
+        raise SystemExit(f"verl's validation of {name} ended without a dump ({dump})")
+    samples = read_json(out / SETTINGS)["samples"] if mode == "sampled" else 1
+    read_dump(dump, read_problems(out / name / BENCHMARK), samples)
+    return dump.replace(out / name / f"{mode}.jsonl")
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """A benchmark's hash and its problems in order; a problem is known by data source and ``extra_info.index``."""
+    import pyarrow as pa  # here, since `keep` does without
+    import pyarrow.parquet as pq
+
+    if not _NAME.fullmatch(path.stem):
+        raise SystemExit(f"{path}: rename the file; results are kept under its name: letters, digits, dots, dashes")
+    try:
+        rows = pq.read_table(path).to_pylist()
+        problems = [_problem(row) for row in rows]
+    except (OSError, pa.ArrowException) as error:
+        raise SystemExit(f"{path} is no readable parquet file: {error}") from None
+    except (KeyError, TypeError):
+        raise SystemExit(
+            f"{path} is not in verl's format: every row needs data_source, prompt and reward_model.ground_truth "
+            "(python -m data_preprocess.check names the rows)"
+        ) from None
+    if not problems:
+        raise SystemExit(f"{path} has no rows")
+    return {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "problems": problems}
+
+
+def model_state(model: str) -> str | None:
+    """A fingerprint of a model folder's weights, so that a later checkpoint at the same path is not taken for this
+    one; None for a hub id. From names, sizes and times: hashing gigabytes would take longer than it is worth.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        return None
+    found = sorted(file for pattern in _WEIGHTS for file in folder.glob(pattern))
+    states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in found]
+    return hashlib.sha256(repr(states).encode()).hexdigest()[:16]
+
+
+def _problem(row: dict[str, Any]) -> dict[str, str]:
+    index = (row.get("extra_info") or {}).get("index")
+    key = row["prompt"][-1]["content"] if index is None else index
+    return {"id": f"{row['data_source']}/{key}", "answer": answer_text(row["reward_model"]["ground_truth"])}
+
+
+def _record_settings(path: Path, settings: dict[str, Any]) -> None:
+    """Write the settings, or make sure that they are the same; only samples may come to a greedy evaluation later."""
+    before = read_json(path) if path.is_file() else settings
+    if settings["samples"] == 1:
+        settings = {**settings, "samples": before["samples"]}
+    elif before["samples"] == 1:
+        before = {**before, "samples": settings["samples"]}
+    _record(path, settings, f"{path.parent} holds an evaluation with other settings", before)
+
+
+def _record(path: Path, content: dict[str, Any], otherwise: str, before: dict[str, Any] | None = None) -> None:
+    """Write ``content``, after making sure that it is what was there ``before`` (by default, in the file)."""
+    before = before or (read_json(path) if path.is_file() else content)
+    if changed := ", ".join(_changes(before, content)):
+        raise SystemExit(f"{otherwise} ({changed}): name another folder with OUT=..., or remove this one")
+    with finished_file(path) as draft:
+        draft.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key):
+            short = all(len(str(values.get(key))) < 100 for values in (before, now))
+            yield f"{key} was {before.get(key)}, is {now.get(key)}" if short else f"{key} differs"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="The bookkeeping of scripts/eval.sh.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    planning = commands.add_parser("plan", help="prepare an evaluation folder, print the missing runs")
+    planning.add_argument("--out", type=Path, required=True)
+    planning.add_argument("--model", required=True)
+    planning.add_argument("--samples", type=int, required=True)
+    planning.add_argument("--max_prompt", type=int, required=True)
+    planning.add_argument("--max_response", type=int, required=True)
+    planning.add_argument("--tier", required=True)
+    planning.add_argument("--benches", type=Path, nargs="+", required=True)
+    planning.add_argument("--override", action="append", default=[], help="Hydra override; changes results, perhaps")
+    keeping = commands.add_parser("keep", help="take a dump in")
+    keeping.add_argument("out", type=Path)
+    keeping.add_argument("name")
+    keeping.add_argument("mode", choices=MODES)
+    keeping.add_argument("dump", type=Path)
+    options = vars(parser.parse_args(arguments))
+    if options.pop("command") == "keep":
+        keep(**options)
+        return
+    out, files = options.pop("out"), options.pop("benches")
+    for run in plan(out, {**options, "model_state": model_state(options["model"])}, files):
+        print(*run, sep="\t")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+#!/usr/bin/env bash
+# Evaluate a Hugging Face checkpoint on benchmarks with verl's own validation: greedy, and N samples a problem
+# (temperature 0.6, top-p 0.95). Writes results.json, results.md and passk.png. Run it again to go on after an
+# interruption: what is finished is not generated again.
+#
+#   bash scripts/eval.sh MODEL=models/my_model BENCHES="aime24 amc23 math500" N=8 [Hydra overrides]
+#
+# Arguments in capitals may also be environment variables:
+#   MODEL          folder or Hugging Face hub id
+#   BENCHES        parquet files, or names of files in BENCH_DIR, separated by spaces or commas
+#   N              samples a problem (default: 1, greedy only)
+#   OUT            folder for dumps, logs and results (default: outputs/eval/<last part of MODEL>)
+#   BENCH_DIR      where benchmark names are looked up (default: data/benchmarks)
+#   TIER           cpu or gpu (default: gpu if there is nvidia-smi)
+#   MAX_PROMPT     tokens a prompt may have; a longer one is refused (default: 2048; cpu: 1024)
+#   MAX_RESPONSE   tokens a response may have; a longer one is cut (default: 8192; cpu: 512)
+#   GPUS           GPUs of this machine to use (default: all)
+#   PYTHON         interpreter with this repository installed (default: python; cpu: .venv/bin/python)
+set -euo pipefail
+
+repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"; }
+say() { printf '\n[%(%H:%M:%S)T] %s\n' -1 "$*"; }
+die() {
+  echo "eval.sh: $*" >&2
+  exit 1
+}
+
+overrides=()
+for argument in "$@"; do
+  case "$argument" in
+    -h | --help) usage && exit ;;
+    MODEL=* | BENCHES=* | N=* | OUT=* | BENCH_DIR=* | TIER=* | MAX_PROMPT=* | MAX_RESPONSE=* | GPUS=* | PYTHON=*)
+      printf -v "${argument%%=*}" '%s' "${argument#*=}" ;;
+    [A-Z]*=*) die "unknown argument ${argument%%=*}; bash scripts/eval.sh --help lists them" ;;
+    *=* | '~'*) overrides+=("$argument") ;;
+    *) die "$argument is neither NAME=value nor a Hydra override; values with spaces need quotes" ;;
+  esac
+done
+[[ -n "${MODEL:-}" && -n "${BENCHES:-}" ]] || die "MODEL=... and BENCHES=... are needed; --help explains"
+
+if [[ -z "${TIER:-}" ]]; then
+  TIER=cpu
+  command -v nvidia-smi >/dev/null && TIER=gpu
+fi
+case "$TIER" in
+  cpu)
+    prompt=1024 response=512 gpus=1
+    python="${PYTHON:-$repo/.venv/bin/python}"
+    ;;
+  gpu)
+    prompt=2048 response=8192 gpus="${GPUS:-$(nvidia-smi -L | wc -l)}"
+    python="${PYTHON:-python}"
+    ;;
+  *) die "TIER is $TIER; choose cpu or gpu" ;;
+esac
+prompt="${MAX_PROMPT:-$prompt}" response="${MAX_RESPONSE:-$response}" samples="${N:-1}"
+for setting in "N $samples" "MAX_PROMPT $prompt" "MAX_RESPONSE $response" "GPUS $gpus"; do
+  [[ "${setting#* }" =~ ^[1-9][0-9]*$ ]] || die "${setting% *} is ${setting#* }; use a whole number from 1 on"
+done
+command -v "$python" >/dev/null ||
+  die "there is no $python; run scripts/install_cpu.sh (without a GPU), or name an interpreter with PYTHON=..."
+python="$(realpath -s "$(command -v "$python")")"
+
+# The run itself starts in the repository, so whatever the user names becomes absolute first.
+bench_dir="${BENCH_DIR:-$repo/data/benchmarks}"
+files=()
+for bench in ${BENCHES//,/ }; do
+  file="$bench"
+  [[ -f "$file" ]] || file="$bench_dir/$bench.parquet"
+  [[ -f "$file" ]] || die "there is no benchmark $bench: neither a file of this name nor $file.
+python -m data_preprocess.math_benchmarks and data_preprocess.science_benchmarks make them."
+  files+=("$(realpath -s "$file")")
+done
+if [[ -d "$MODEL" ]]; then
+  MODEL="$(realpath -s "$MODEL")"
+elif [[ "$MODEL" == [./~]* || "$MODEL" == */*/* ]]; then
+  die "there is no folder $MODEL (MODEL)"
+fi
+out="$(realpath -ms "${OUT:-$repo/outputs/eval/${MODEL##*/}}")"
+cd "$repo"
+if [[ "$TIER" == cpu ]]; then
+  # shellcheck source=scripts/cpu_env.sh
+  source scripts/cpu_env.sh
+  [[ -d "$MODEL" ]] || export HF_HUB_OFFLINE=0 # a hub id may have to be downloaded
+fi
+
+missing="$("$python" -m recipe.critique_grpo.eval_plan plan --out "$out" --model "$MODEL" --tier "$TIER" \
+  --samples "$samples" --max_prompt "$prompt" --max_response "$response" --benches "${files[@]}" \
+  ${overrides[@]+"${overrides[@]/#/--override=}"})"
+
+# One process for each mode and benchmark. verl writes its dump when a whole validation is done, so one process for all
+# benchmarks would lose all of them when interrupted; starting one costs a minute or so.
+validate() { # mode, benchmark, number of problems, parquet file
+  local mode="$1" name="$2" count="$3" file="$4" work="$out/$2/.$1" log="$out/$2/$1.log" batch=1 sampling
+  # verl wants a training batch that its workers can share, though nothing is trained; a benchmark may be small.
+  if [[ "$TIER" == gpu ]]; then
+    batch=$((count < 8 ? count : 8))
+  fi
+  sampling=(n=1 do_sample=false temperature=0 top_p=1.0)
+  if [[ "$mode" == sampled ]]; then
+    sampling=("n=$samples" do_sample=true temperature=0.6 top_p=0.95)
+  fi
+  rm -rf "$work"
+  mkdir -p "$work"
+  # Overlong prompts end the run instead of being left out: the score would be of another benchmark.
+  if ! "$python" -u -m recipe.critique_grpo.main_critique_grpo preset=grpo tier="$TIER" \
+    "${sampling[@]/#/actor_rollout_ref.rollout.val_kwargs.}" \
+    data.train_files="$file" \
+    data.val_files="$file" \
+    data.train_batch_size="$batch" \
+    data.max_prompt_length="$prompt" \
+    data.max_response_length="$response" \
+    data.filter_overlong_prompts=false \
+    data.validation_shuffle=false \
+    actor_rollout_ref.model.path="$MODEL" \
+    actor_rollout_ref.actor.ppo_mini_batch_size="$batch" \
+    actor_rollout_ref.actor.use_dynamic_bsz=true \
+    actor_rollout_ref.actor.ppo_max_token_len_per_gpu=$((prompt + response)) \
+    actor_rollout_ref.rollout.n="$gpus" \
+    actor_rollout_ref.rollout.agent.num_workers="$batch" \
+    actor_rollout_ref.rollout.max_model_len=$((prompt + response)) \
+    trainer.n_gpus_per_node="$gpus" \
+    trainer.val_only=true \
+    trainer.val_before_train=true \
+    trainer.validation_data_dir="$work" \
+    trainer.resume_mode=disable \
+    trainer.logger='[console]' \
+    trainer.experiment_name="eval_${name}_$mode" \
+    hydra.run.dir="$work/hydra" \
+    ${overrides[@]+"${overrides[@]}"} >"$log" 2>&1; then
+    echo "eval.sh: the $mode run of $name stopped with an error; the last lines of $log:" >&2
+    sed '/^[[:space:]]*$/d' "$log" | tail -n 15 >&2
+    die "run the same command again to go on; what is finished is kept"
+  fi
+  "$python" -m recipe.critique_grpo.eval_plan keep "$out" "$name" "$mode" "$work/0.jsonl"
+  rm -rf "$work"
+}
+
+[[ -n "$missing" ]] || echo "every run is finished; remove $out to start anew"
+# On descriptor 3, since the runs inherit standard input.
+while IFS=$'\t' read -r -u 3 mode name count file; do
+  [[ -n "$mode" ]] || continue
+  say "$name, $mode: $count problems (log: $out/$name/$mode.log)"
+  validate "$mode" "$name" "$count" "$file"
+done 3<<<"$missing"
+
+"$python" -m recipe.critique_grpo.evaluate "$out"

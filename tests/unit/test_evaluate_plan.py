@@ -1,0 +1,138 @@
+"""The bookkeeping of scripts/eval.sh: which runs are missing, what is taken in, and what is not mixed."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from recipe.critique_grpo.eval_plan import main
+
+pytestmark = pytest.mark.unit
+
+
+def write_benchmark(path: Path, count: int, first: int = 0, with_index: bool = True) -> Path:
+    rows = [
+        {
+            "data_source": "sums",
+            "prompt": [{"role": "user", "content": f"What is {index} + 1?"}],
+            "reward_model": {"style": "rule", "ground_truth": [str(index + 1), f"{index + 1}.0"]},
+            "extra_info": {"index": index if with_index else None},
+        }
+        for index in range(first, first + count)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def write_dump(path: Path, count: int, samples: int) -> Path:
+    lines = [
+        {"input": f"{index}", "output": "", "gts": [str(index + 1), f"{index + 1}.0"], "score": 0.0}
+        for index in range(count)
+        for _ in range(samples)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.safetensors").write_text("weights")
+    return folder
+
+
+def plan(folder: Path, *benches: Path, samples: int = 1, max_prompt: int = 64, override: str | None = None) -> None:
+    settings = {"out": folder / "out", "model": folder / "model", "samples": samples, "max_prompt": max_prompt}
+    fixed = ["--max_response", "16", "--tier", "cpu"]
+    extra = [f"--override={override}"] if override else []
+    options = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
+    main(["plan", *options, *fixed, *extra, "--benches", *map(str, benches)])
+
+
+@pytest.mark.usefixtures("model")
+def test_runs_are_missing_until_their_dump_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small, large = write_benchmark(tmp_path / "small.parquet", 2), write_benchmark(tmp_path / "large.parquet", 9)
+    plan(tmp_path, small, large, samples=3)
+    assert capsys.readouterr().out.splitlines() == [
+        f"greedy\tsmall\t2\t{small}",
+        f"greedy\tlarge\t9\t{large}",
+        f"sampled\tsmall\t2\t{small}",
+        f"sampled\tlarge\t9\t{large}",
+    ]
+    out = tmp_path / "out"
+    main(["keep", str(out), "small", "greedy", str(write_dump(tmp_path / "a.jsonl", 2, 1))])
+    main(["keep", str(out), "large", "sampled", str(write_dump(tmp_path / "b.jsonl", 9, 3))])
+    plan(tmp_path, small, large, samples=3)
+    assert [line.split("\t")[:2] for line in capsys.readouterr().out.splitlines()] == [
+        ["greedy", "large"],
+        ["sampled", "small"],
+    ]
+
+
+@pytest.mark.usefixtures("model")
+def test_a_dump_that_is_not_whole_is_not_kept(tmp_path: Path) -> None:
+    plan(tmp_path, write_benchmark(tmp_path / "small.parquet", 2))
+    dump = write_dump(tmp_path / "0.jsonl", 1, 1)
+    with pytest.raises(SystemExit, match="has 1 responses, but 2 problems x 1 make 2"):
+        main(["keep", str(tmp_path / "out"), "small", "greedy", str(dump)])
+    assert not (tmp_path / "out" / "small" / "greedy.jsonl").exists()
+    with pytest.raises(SystemExit, match="ended without a dump"):
+        main(["keep", str(tmp_path / "out"), "small", "greedy", str(tmp_path / "nowhere.jsonl")])
+
+
+@pytest.mark.usefixtures("model")
+def test_samples_can_be_added_and_then_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = write_benchmark(tmp_path / "small.parquet", 2)
+    for samples, missing, recorded in ((1, 1, 1), (2, 2, 2), (1, 1, 2)):
+        plan(tmp_path, small, samples=samples)
+        assert len(capsys.readouterr().out.splitlines()) == missing
+        assert json.loads((tmp_path / "out" / "settings.json").read_text())["samples"] == recorded
+
+
+def test_results_made_otherwise_are_not_mixed(tmp_path: Path, model: Path) -> None:
+    small = write_benchmark(tmp_path / "small.parquet", 2)
+    plan(tmp_path, small, samples=2)
+    with pytest.raises(SystemExit, match="other settings .samples was 2, is 3.: name another folder with OUT="):
+        plan(tmp_path, small, samples=3)
+    with pytest.raises(SystemExit, match="max_prompt was 64, is 77"):
+        plan(tmp_path, small, samples=2, max_prompt=77)
+    with pytest.raises(SystemExit, match="override was "):
+        plan(tmp_path, small, samples=2, override="data.seed=3")
+    (model / "model.safetensors").write_text("weights of the next checkpoint")
+    with pytest.raises(SystemExit, match="model_state was"):
+        plan(tmp_path, small, samples=2)
+
+
+@pytest.mark.usefixtures("model")
+def test_a_changed_benchmark_is_refused(tmp_path: Path) -> None:
+    plan(tmp_path, write_benchmark(tmp_path / "small.parquet", 2))
+    with pytest.raises(SystemExit, match="holds results for another version of small"):
+        plan(tmp_path, write_benchmark(tmp_path / "small.parquet", 2, first=5))
+
+
+@pytest.mark.usefixtures("model")
+def test_a_problem_without_an_index_is_known_by_its_question(tmp_path: Path) -> None:
+    plan(tmp_path, write_benchmark(tmp_path / "small.parquet", 1, with_index=False))
+    problems = json.loads((tmp_path / "out" / "small" / "benchmark.json").read_text())["problems"]
+    assert problems == [{"id": "sums/What is 0 + 1?", "answer": '["1", "1.0"]'}]
+
+
+@pytest.mark.usefixtures("model")
+def test_benchmarks_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    small = write_benchmark(tmp_path / "small.parquet", 2)
+    broken, empty = tmp_path / "broken.parquet", tmp_path / "empty.parquet"
+    broken.write_text("no parquet")
+    pq.write_table(pa.table({"data_source": pa.array([], pa.string())}), empty)
+    odd = write_benchmark(tmp_path / "my~file.parquet", 1)
+    for files, message in (
+        ([broken], "broken.parquet is no readable parquet file"),
+        ([small, empty], "empty.parquet has no rows"),
+        ([odd], "my~file.parquet: rename the file"),
+        ([small, small], "two benchmarks have the same file name"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            plan(tmp_path, *files)
+    assert not (tmp_path / "out").exists()
