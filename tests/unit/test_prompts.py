@@ -1,10 +1,9 @@
-import asyncio
 from pathlib import Path
 
 import pytest
+import yaml
 
-from recipe.critique_grpo.config import CRITIQUE_TYPES, ConfigError, CritiqueConfig
-from recipe.critique_grpo.critics import CRITICS, Critique, make_critic
+from recipe.critique_grpo.config import ConfigError
 from recipe.critique_grpo.prompts import Templates, load_templates
 
 pytestmark = pytest.mark.unit
@@ -23,19 +22,13 @@ def refusal(file: Path, text: str) -> str:
     return str(error.value)
 
 
-# --- templates ------------------------------------------------------------------------------------------------------
-
-
 def test_no_file_means_the_built_in_templates() -> None:
     assert load_templates(None) == Templates()
 
 
 def test_built_in_templates_pass_their_own_check(file: Path) -> None:
-    built_in = Templates()
-    lines = [f"{name}: {text!r}" for name, text in vars(built_in).items() if name != "refinement"]
-    refinement = built_in.refinement.replace("\n", "\n  ")
-    file.write_text("\n".join(lines) + f"\nrefinement: |-\n  {refinement}\n", encoding="utf-8")
-    assert load_templates(str(file)) == built_in
+    file.write_text(yaml.safe_dump(vars(Templates())), encoding="utf-8")
+    assert load_templates(str(file)) == Templates()
 
 
 def test_a_file_replaces_what_it_names(file: Path) -> None:
@@ -58,6 +51,9 @@ def test_an_empty_file_replaces_nothing(file: Path) -> None:
         ("indicative_gt_wrong: Wrong.", "indicative_gt_wrong"),
         ("indicative_gt_correct: 'Right: {question}'", "indicative_gt_correct"),
         ("refinement: Try again.", "refinement"),
+        ("cot: 'Check {response}. Verdict: correct or incorrect?'", "cot"),
+        ("cot: 'Check this answer to {question}. Verdict: correct or incorrect?'", "cot"),
+        ("cot_reference: '{question} {response} Verdict: correct or incorrect?'", "cot_reference"),
     ],
 )
 def test_a_missing_field_is_refused(file: Path, text: str, name: str) -> None:
@@ -72,6 +68,8 @@ def test_a_missing_field_is_refused(file: Path, text: str, name: str) -> None:
         ("refinement: '{critique} {}'", "refinement"),
         ("refinement: '{critique} {0}'", "0"),
         ("refinement: '{critique.text}'", "critique.text"),
+        ("cot: '{question} {response} {ground_truth} Verdict:'", "ground_truth"),
+        ("retry: 'Again. {critique}'", "critique"),
     ],
 )
 def test_a_field_too_many_is_refused(file: Path, text: str, field: str) -> None:
@@ -114,38 +112,21 @@ def test_a_file_that_is_no_yaml_is_refused(file: Path) -> None:
     assert refusal(file, "refinement: '{critique}\nindicative_wrong: [")
 
 
-# --- critics --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["cot", "cot_reference"])
+def test_a_judge_that_is_not_asked_for_a_verdict_is_refused(file: Path, name: str) -> None:
+    text = f"{name}: 'Is {{response}} right for {{question}}?{' It is {ground_truth}.' * ('ref' in name)}"
+    assert "Verdict: correct" in refusal(file, text + "'")
+    file.write_text(text + " End with VERDICT: correct or incorrect.'")
+    assert load_templates(str(file)) != Templates()
 
 
-def critique(kind: str, correct: bool, templates: str | None = None, ground_truth: str = r"\frac{1}{2}") -> Critique:
-    critic = make_critic(CritiqueConfig(type=kind, templates=templates))
-    return asyncio.run(critic.critique("What is {1/2}?", "It is \\boxed{2}.", correct, ground_truth))
+def test_the_refinement_request_holds_the_critique() -> None:
+    templates = Templates(refinement="{question}: {critique}", retry="Again: {question}")
+    assert templates.request("no {x}, {question}", "{y}?") == "{y}?: no {x}, {question}"
 
 
-def test_every_critique_type_has_a_critic() -> None:
-    assert set(CRITICS) == set(CRITIQUE_TYPES)
-
-
-def test_indicative_says_right_or_wrong_and_no_more() -> None:
-    assert critique("indicative", True).text == "Your answer is correct."
-    assert critique("indicative", False).text == "Your answer is wrong."
-
-
-def test_indicative_gt_also_gives_the_answer() -> None:
-    assert critique("indicative_gt", True).text == r"Your answer is correct. The correct answer is \frac{1}{2}."
-    assert critique("indicative_gt", False).text == r"Your answer is wrong. The correct answer is \frac{1}{2}."
-
-
-@pytest.mark.parametrize("kind", ["indicative", "indicative_gt"])
-@pytest.mark.parametrize("correct", [True, False])
-def test_a_rule_based_critique_is_always_valid(kind: str, correct: bool) -> None:
-    result = critique(kind, correct)
-    assert result.valid and result.retries == 0
-    assert ("correct" in result.text.split(".")[0]) == correct
-
-
-def test_critics_use_the_users_templates(file: Path) -> None:
-    file.write_text("indicative_wrong: 'No: {question}'\nindicative_gt_correct: 'Oui, {ground_truth}'\n")
-    assert critique("indicative", False, str(file)).text == "No: What is {1/2}?"
-    assert critique("indicative_gt", True, str(file)).text == r"Oui, \frac{1}{2}"
-    assert critique("indicative", True, str(file)).text == "Your answer is correct."
+def test_without_a_critique_the_request_is_to_try_again() -> None:
+    templates = Templates(refinement="{question}: {critique}", retry="Again: {question}")
+    assert templates.request("", "{y}?") == "Again: {y}?"
+    built_in = Templates().request("", "3+4?")
+    assert "\\boxed{}" in built_in and "feedback" not in built_in.lower()

@@ -1,0 +1,266 @@
+"""A client of OpenAI-compatible chat endpoints for thousands of requests that must each come to an end.
+
+``openai.AsyncOpenAI`` sends and retries: 408, 409, 429, 5xx, time-outs and broken connections are tried again after a
+jittered back-off (0.5 s doubling up to 8 s) or after the server's ``Retry-After``. Around it are bounded concurrency, a
+bound on the time of a whole request, a disk cache, and one kind of error. An answer with status 200 that is no chat
+completion (a proxy's log-in page, a broken server) is an error at once: to ask again would bring the same.
+
+The API key is read from the environment. It is in no message, repr, log line or cache entry of this module.
+"""
+
+import asyncio
+import functools
+import hashlib
+import json
+import logging
+import os
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+import diskcache
+import openai
+
+from verl_ext.turnstile import Turnstile
+
+MAX_BACK_OFF_S = 8.0
+"""openai's longest pause before a retry when the server names none."""
+
+PLACEHOLDER_KEY = "EMPTY"
+"""What a server of one's own is sent when there is no key; vLLM accepts any."""
+
+_OWN_FIELDS = {"model", "messages", "seed", "n", "stream", "max_tokens", "max_completion_tokens"}
+_CACHE_ERRORS = (sqlite3.Error, diskcache.Timeout, OSError, ValueError, TypeError)
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the model said."""
+
+    text: str
+    tokens: int  # completion tokens; 0 if the server does not say
+    finished: bool  # False: cut off by max_tokens
+    retries: int = 0  # requests that failed before this one
+    cached: bool = False
+
+
+class ChatError(RuntimeError):
+    """The request failed for good; the message says how and where, and never the key."""
+
+
+class Chat(Protocol):
+    """Anything that answers a conversation: a remote model, or the policy that is being trained.
+
+    Raises:
+        ChatError: there is no answer, and to ask again would not help.
+    """
+
+    async def __call__(self, messages: list[dict[str, str]], *, seed: int, max_tokens: int) -> Reply: ...
+
+
+def api_key(base_url: str | None, api_key_env: str) -> str:
+    """The key in the environment variable ``api_key_env``, or a placeholder for a server of one's own.
+
+    Raises:
+        ChatError: OpenAI itself is to be asked and there is no key, or the key cannot be sent.
+    """
+    key = os.environ.get(api_key_env, "").strip()
+    if not key and (base_url or os.environ.get("OPENAI_BASE_URL")):
+        return PLACEHOLDER_KEY
+    if not key:
+        raise ChatError(f"the environment variable {api_key_env} holds no API key: export it, or set base_url.")
+    if not all("!" <= letter <= "~" for letter in key):
+        raise ChatError(
+            f"the API key in {api_key_env} has blanks or letters that a header cannot hold: export it anew."
+        )
+    return key
+
+
+class ChatClient:
+    """A ``Chat`` behind an endpoint. To be used from one event loop; ``close`` it at the end.
+
+    Args:
+        base_url: where the API is, e.g. ``http://127.0.0.1:8000/v1``; None for OPENAI_BASE_URL or OpenAI itself.
+        model: the model's name at that server.
+        api_key_env: name of the environment variable with the key.
+        sampling: further fields of the request (temperature, top_p, and whatever else the server knows).
+        max_concurrency: requests under way at a time; the others wait.
+        timeout_s: seconds without a sign of the server after which a try has failed.
+        max_retries: tries after the first. With their back-offs they bound the whole request in time.
+        cache_dir: folder of replies on a local disk, to which requests seen before are not sent again; None for none.
+
+    Raises:
+        ChatError: no key, ``sampling`` holds what the caller decides or what JSON cannot say, or no usable cache.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str | None,
+        model: str,
+        api_key_env: str,
+        sampling: dict[str, Any],
+        max_concurrency: int,
+        timeout_s: float,
+        max_retries: int,
+        cache_dir: str | None,
+    ) -> None:
+        if taken := sorted(_OWN_FIELDS & set(sampling)):
+            raise ChatError(f"sampling must not hold {', '.join(taken)}: these are set for each request.")
+        try:
+            json.dumps(sampling)
+        except TypeError as error:
+            raise ChatError(f"sampling has a value that cannot be sent ({error}).") from error
+        self.model = model
+        self._sampling = dict(sampling)
+        self._key = api_key(base_url, api_key_env)
+        self._client = openai.AsyncOpenAI(
+            base_url=base_url, api_key=self._key, timeout=timeout_s, max_retries=max_retries
+        )
+        url = urlsplit(str(self._client.base_url))  # a name and password in the URL, or a query, are nobody's business
+        self._endpoint = f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
+        self._limit_s = (max_retries + 1) * timeout_s + max_retries * MAX_BACK_OFF_S
+        self._slots = asyncio.Semaphore(max_concurrency)
+        self._turnstile = Turnstile()
+        self._cache = None if cache_dir is None else _ReplyCache(cache_dir)
+
+    def __repr__(self) -> str:
+        return f"ChatClient({self.model!r} at {self._endpoint})"
+
+    async def __call__(self, messages: list[dict[str, str]], *, seed: int, max_tokens: int) -> Reply:
+        """The model's answer to a conversation of ``{"role", "content"}`` messages.
+
+        Raises:
+            ChatError: no answer after all retries, an answer that makes no sense, or a refused request.
+        """
+        await self._turnstile.wait()  # sending takes 2-3 ms of CPU, and many at once would block the loop
+        body = {**self._sampling, "seed": seed, "max_completion_tokens": max_tokens}
+        key = _digest({"endpoint": self._endpoint, "model": self.model, "messages": messages, **body})
+        if self._cache is not None and (known := await self._cache.get(key)) is not None:
+            return known
+        async with self._slots:
+            await self._turnstile.wait()  # sending takes 2-3 ms of CPU, and many at once would block the loop
+            reply = await self._send(messages, body)
+        if self._cache is not None and reply.finished:
+            await self._cache.put(key, reply)
+        return reply
+
+    async def close(self) -> None:
+        """Close connections and cache."""
+        await self._client.close()
+        if self._cache is not None:
+            await self._cache.close()
+
+    async def _send(self, messages: list[dict[str, str]], body: dict[str, Any]) -> Reply:
+        # All but messages and model go as extra fields, so that a server's own options (top_k, ...) may be among them.
+        request = self._client.chat.completions.with_raw_response.create(
+            model=self.model,
+            messages=messages,  # type: ignore[arg-type]
+            extra_body=body,
+        )
+        try:
+            raw = await asyncio.wait_for(request, self._limit_s)
+            return replace(_read(raw.http_response.content), retries=raw.retries_taken)
+        except asyncio.TimeoutError:  # noqa: UP041  (the built-in one from Python 3.11 on)
+            problem = f"no complete answer within {self._limit_s:g} s, retries included"
+        except _NoCompletion as error:
+            problem = str(error)
+        except openai.APIStatusError as error:
+            problem = f"status {error.status_code}{_retries(error)}: {error.message}"
+        except openai.APIConnectionError as error:  # time-outs too
+            cause = error.__cause__
+            detail = f" ({type(cause).__name__}: {cause})" if cause is not None else ""
+            problem = f"{error.message.rstrip('.')}{_retries(error)}{detail}"
+        except openai.OpenAIError as error:
+            problem = f"{type(error).__name__}: {error}"
+        # Without the original error: it may quote what the server echoed. Servers do echo keys that they refuse.
+        hidden = " ".join(problem.split()).replace(self._key, "[key]")
+        raise ChatError(f"{self.model} at {self._endpoint}: {hidden:.400}") from None
+
+
+class _NoCompletion(ValueError):
+    """An answer that is no chat completion."""
+
+
+def _read(content: bytes) -> Reply:
+    """The reply in the body of an answer with status 200."""
+    try:
+        answer = json.loads(content)
+    except (ValueError, RecursionError):
+        start = content[:80].decode(errors="replace")
+        raise _NoCompletion(f"the answer is no JSON but {start!r}") from None
+    try:
+        choice = answer["choices"][0]
+        text, reason = choice["message"]["content"], choice.get("finish_reason")
+    except (LookupError, TypeError, AttributeError):
+        raise _NoCompletion(f"the answer has no choices: {content[:80].decode(errors='replace')!r}") from None
+    if text is None and reason == "length":  # a server that splits reasoning off ran out of tokens in the midst of it
+        text = ""
+    if not isinstance(text, str):
+        raise _NoCompletion(f"the answer has no text (finish_reason {reason!r}): a refusal, or a tool call")
+    usage = answer.get("usage")
+    tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    # JSON can name half of a surrogate pair, which no tokenizer and no file takes.
+    text = text.encode("utf-8", errors="replace").decode("utf-8")
+    return Reply(text, tokens if isinstance(tokens, int) else 0, finished=reason != "length")
+
+
+def _retries(error: openai.APIStatusError | openai.APIConnectionError) -> str:
+    """How often openai tried again; it numbers its requests in a header."""
+    count = error.request.headers.get("x-stainless-retry-count", "0")
+    return "" if count == "0" else f" after {count} retries"
+
+
+def _digest(request: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+
+
+class _JSONDisk(diskcache.JSONDisk):
+    """JSON alone: diskcache would unpickle an entry that claims to be a pickle, and folders are shared."""
+
+    def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> Any:
+        if mode == diskcache.core.MODE_PICKLE:
+            raise ValueError("a pickle in a cache of JSON")
+        return super().fetch(mode, filename, value, read)
+
+
+class _ReplyCache:
+    """Replies on disk, keyed by a digest of the request. Never evicts; an unreadable entry counts as missing.
+
+    One thread of its own does all reading and writing, so the event loop never waits for a disk.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="reply-cache")
+        try:
+            self._store = self._thread.submit(diskcache.Cache, folder, disk=_JSONDisk, eviction_policy="none").result()
+        except _CACHE_ERRORS as error:
+            raise ChatError(f"cache_dir {folder} cannot be used ({error}): choose or empty another folder.") from error
+
+    async def get(self, key: str) -> Reply | None:
+        entry = await self._run(functools.partial(self._store.get, key), None)
+        try:
+            return None if entry is None else Reply(**{**entry, "retries": 0, "cached": True})
+        except TypeError:
+            return None
+
+    async def put(self, key: str, reply: Reply) -> None:
+        await self._run(functools.partial(self._store.set, key, asdict(reply)), False)
+
+    async def close(self) -> None:
+        await self._run(self._store.close, None)
+        self._thread.shutdown()
+
+    async def _run(self, call: Callable[[], T], otherwise: T) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        except _CACHE_ERRORS as error:  # a cache that fails costs requests, never the run
+            logger.warning("reply cache %s: %s", self._folder, error)
+            return otherwise
