@@ -5,7 +5,7 @@
 #   bash scripts/quickstart.sh [Hydra overrides, such as actor_rollout_ref.actor.optim.lr=1e-5]
 #
 #   RUN_DIR            where model, data, checkpoints and results go (default: outputs/quickstart)
-#   STEPS              training steps (default: 16); a finished run goes on when this is raised
+#   STEPS              training steps (default: 10); a finished run goes on when this is raised
 #   VENV               virtual environment to make or use (default: .venv)
 #   TORCH_CPU_SOURCE   see scripts/install_cpu.sh
 set -euo pipefail
@@ -19,7 +19,7 @@ fi
 mkdir -p "${RUN_DIR:-outputs/quickstart}"
 run="$(cd "${RUN_DIR:-outputs/quickstart}" && pwd)"
 venv="${VENV:-$repo/.venv}"
-steps="${STEPS:-16}"
+steps="${STEPS:-10}"
 say() { printf '\n[%(%H:%M:%S)T] %s\n' -1 "$*"; }
 
 say "1/4 packages"
@@ -32,7 +32,7 @@ say "2/4 model and data"
 "$python" -m data_preprocess.smollm2 --local_save_dir "$run/model"
 if [[ ! -f "$run/data/val.parquet" ]]; then
   "$python" -m data_preprocess.arithmetic --local_save_dir "$run/data" --train_size 1024 --val_size 256 \
-    --tokenizer "$run/model"
+    --operators + --tokenizer "$run/model"
 fi
 
 say "3/4 training (the whole output goes to $run/train.log)"
@@ -53,18 +53,18 @@ status=0
 "$python" -u -m recipe.critique_grpo.main_critique_grpo tier=cpu \
   data.train_files="$run/data/train.parquet" \
   data.val_files="$run/data/val.parquet" \
-  data.train_batch_size=4 \
-  data.max_prompt_length=96 \
+  data.train_batch_size=8 \
+  data.max_prompt_length=72 \
   data.max_response_length=32 \
   data.seed=1 \
   critique_grpo.critique.templates="$repo/data_preprocess/arithmetic_templates.yaml" \
-  critique_grpo.refinement.max_prompt_length=192 \
+  critique_grpo.refinement.max_prompt_length=176 \
   critique_grpo.dump_dir="$run/rollouts" \
   actor_rollout_ref.model.path="$run/model" \
-  actor_rollout_ref.actor.ppo_mini_batch_size=4 \
+  actor_rollout_ref.actor.ppo_mini_batch_size=8 \
   actor_rollout_ref.actor.use_dynamic_bsz=true \
   actor_rollout_ref.actor.ppo_max_token_len_per_gpu=2048 \
-  actor_rollout_ref.actor.optim.lr=3e-5 \
+  actor_rollout_ref.actor.optim.lr=2e-5 \
   actor_rollout_ref.rollout.n=8 \
   actor_rollout_ref.rollout.temperature=0.8 \
   actor_rollout_ref.rollout.max_model_len=256 \
@@ -72,7 +72,7 @@ status=0
   trainer.experiment_name=quickstart \
   trainer.default_local_dir="$run/checkpoints" \
   trainer.total_training_steps=$steps \
-  trainer.save_freq=4 \
+  trainer.save_freq=5 \
   trainer.max_actor_ckpt_to_keep=1 \
   trainer.test_freq=$steps \
   trainer.val_before_train=$validate_first \

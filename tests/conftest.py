@@ -15,15 +15,21 @@ def _build(module: str, *arguments: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Llama of 7M parameters with SmolLM2's tokenizer; CRITIQUE_GRPO_TEST_MODEL saves building the latter."""
-    folder = tmp_path_factory.mktemp("models")
-    smollm2 = os.environ.get("CRITIQUE_GRPO_TEST_MODEL")
-    if smollm2 is None:
-        smollm2 = str(folder / "smollm2")
-        _build("data_preprocess.smollm2", "--local_save_dir", smollm2)
-    _build("data_preprocess.tiny_model", "--tokenizer_from", smollm2, "--local_save_dir", str(folder / "tiny"))
-    return folder / "tiny"
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SmolLM2-135M-Instruct; CRITIQUE_GRPO_TEST_MODEL saves building it."""
+    if folder := os.environ.get("CRITIQUE_GRPO_TEST_MODEL"):
+        return Path(folder)
+    built = tmp_path_factory.mktemp("models") / "smollm2"
+    _build("data_preprocess.smollm2", "--local_save_dir", str(built))
+    return built
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> Path:
+    """A random Llama of 7M parameters with SmolLM2's tokenizer."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    _build("data_preprocess.tiny_model", "--tokenizer_from", str(smollm2), "--local_save_dir", str(folder))
+    return folder
 
 
 @pytest.fixture(scope="session")

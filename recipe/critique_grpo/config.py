@@ -4,15 +4,19 @@ Cheap to import (no torch, no verl). Every option is documented in ``config/crit
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 LOSS_MODE = "critique_grpo"  # name of the shaped loss in verl's registry
 MANAGER = "recipe.critique_grpo.rollout.CritiqueRefinementManager"
-CRITIQUE_TYPES = ("indicative", "indicative_gt")
+JUDGED = ("cot", "self")  # critique types that a model writes, with a verdict
+FALLBACKS = ("indicative", "indicative_gt", "skip")
 TRIGGERS = ("all_failed", "always", "never")
-SELECTIONS = ("random", "best")
+SELECTIONS = ("random", "best", "shortest", "likeliest")
+GENERATORS = ("policy", "endpoint")
+REWARD_SOURCES = ("rule", "critique")
 SET_WEIGHTS = ("equal", "per_set")
 
 
@@ -26,17 +30,44 @@ class CritiqueConfig:
 
     type: str = "indicative_gt"
     templates: str | None = None
+    reference: bool = True
+    attempts: int = 3
+    fallback: str = "indicative_gt"
+    max_tokens: int = 1024
+    failure_budget: float = 0.2
+
+
+@dataclass
+class EndpointConfig:
+    """A model behind an OpenAI-compatible server; the key comes from the environment alone."""
+
+    base_url: str | None = None
+    model: str | None = None
+    api_key_env: str = "OPENAI_API_KEY"
+    sampling: dict[str, Any] = field(default_factory=lambda: {"temperature": 0.7})
+    max_concurrency: int = 64
+    timeout_s: float = 120.0
+    max_retries: int = 5
+    cache_dir: str | None = None
 
 
 @dataclass
 class RefinementConfig:
-    """When responses are refined, and which refinements join the group."""
+    """When responses are refined, by whom, and which refinements join the group."""
 
     num: int = 1
     trigger: str = "all_failed"
     selection: str = "random"
+    generator: str = "policy"
+    stop_after_correct: bool = False
     max_prompt_length: int = 4096
-    seed: int = 42
+
+
+@dataclass
+class RewardConfig:
+    """Where the reward of a row comes from."""
+
+    source: str = "rule"
 
 
 @dataclass
@@ -55,15 +86,25 @@ class CritiqueGRPOConfig:
     """Everything under ``critique_grpo`` in the YAML."""
 
     critique: CritiqueConfig = field(default_factory=CritiqueConfig)
+    judge: EndpointConfig = field(default_factory=EndpointConfig)
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
+    generator: EndpointConfig = field(default_factory=EndpointConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    seed: int = 42
+    seed_requests: bool = False
     dump_dir: str | None = None
     check_data: bool = True
 
     @property
-    def active(self) -> bool:
+    def refines(self) -> bool:
         """Whether groups are ever refined."""
         return self.refinement.num > 0 and self.refinement.trigger != "never"
+
+    @property
+    def active(self) -> bool:
+        """Whether the rollout stage has anything to do: refine groups, or let the critic decide the reward."""
+        return self.refines or self.reward.source == "critique"
 
 
 def from_config(config: DictConfig) -> CritiqueGRPOConfig:
@@ -79,10 +120,13 @@ def from_config(config: DictConfig) -> CritiqueGRPOConfig:
         name = f"critique_grpo.{getattr(error, 'full_key', None) or ''}".rstrip(".")
         raise ConfigError(f"{name}: {str(error).splitlines()[0]}") from error
     assert isinstance(options, CritiqueGRPOConfig)
-    _one_of("critique.type", options.critique.type, CRITIQUE_TYPES)
+    _one_of("critique.fallback", options.critique.fallback, FALLBACKS)
     _one_of("refinement.trigger", options.refinement.trigger, TRIGGERS)
     _one_of("refinement.selection", options.refinement.selection, SELECTIONS)
+    _one_of("refinement.generator", options.refinement.generator, GENERATORS)
+    _one_of("reward.source", options.reward.source, REWARD_SOURCES)
     _one_of("loss.set_weights", options.loss.set_weights, SET_WEIGHTS)
+    _check_judging(options)
     if options.refinement.num < 0:
         raise ConfigError(f"critique_grpo.refinement.num is {options.refinement.num}; use 0 for plain GRPO, or more.")
     if not options.loss.gamma > 0:  # NaN is refused too
@@ -92,6 +136,33 @@ def from_config(config: DictConfig) -> CritiqueGRPOConfig:
         if ratio is not None and ratio <= 0:
             raise ConfigError(f"critique_grpo.loss.{name} is {ratio}; use a positive ratio, or null for no clip.")
     return options
+
+
+def _check_judging(options: CritiqueGRPOConfig) -> None:
+    critique = options.critique
+    for name, number in (("attempts", critique.attempts), ("max_tokens", critique.max_tokens)):
+        if number < 1:
+            raise ConfigError(f"critique_grpo.critique.{name} is {number}; use at least 1.")
+    if critique.type in JUDGED and not critique.reference and critique.fallback == "indicative_gt":
+        raise ConfigError(
+            "critique_grpo.critique.reference=false keeps the true answer from the judge, but "
+            "critique.fallback=indicative_gt would tell it to the policy: use fallback=indicative or skip."
+        )
+    if not 0 <= critique.failure_budget <= 1:
+        raise ConfigError(f"critique_grpo.critique.failure_budget is {critique.failure_budget}; use a share, 0 to 1.")
+    if options.reward.source == "critique" and critique.type not in JUDGED:
+        raise ConfigError(
+            f"critique_grpo.reward.source=critique takes the critic's own verdict, but critique.type={critique.type} "
+            f"has none; choose one of: {', '.join(JUDGED)}."
+        )
+    used = {"judge": critique.type == "cot", "generator": options.refinement.generator == "endpoint"}
+    for name, endpoint in (("judge", options.judge), ("generator", options.generator)):
+        if used[name] and not endpoint.model:
+            raise ConfigError(f"critique_grpo.{name}.model is not set: name the model to ask at {name}.base_url.")
+        if endpoint.max_concurrency < 1 or endpoint.max_retries < 0 or not endpoint.timeout_s > 0:
+            raise ConfigError(
+                f"critique_grpo.{name}: max_concurrency must be at least 1, max_retries at least 0, timeout_s above 0."
+            )
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -132,6 +203,10 @@ def validate(config: DictConfig) -> CritiqueGRPOConfig:
             f"actor_rollout_ref.rollout.agent.num_workers ({rollout.agent.num_workers}) exceeds data.train_batch_size "
             f"({data.train_batch_size}); groups are dispatched whole, so use at most one worker per prompt."
         )
+    from recipe.critique_grpo.critics import critic_types  # the critics import this module
+
+    if options.critique.type not in critic_types():
+        problems.append(f"critique.type is {options.critique.type!r}; choose one of: {', '.join(critic_types())}.")
     if options.active:
         problems += _refinement_problems(config, options)
     if problems:
@@ -166,6 +241,12 @@ def _refinement_problems(config: DictConfig, options: CritiqueGRPOConfig) -> lis
         problems.append(
             "actor_rollout_ref.rollout.calculate_log_probs is True, but a refinement is sampled under another prompt "
             "than it is trained on, so its rollout log-probs mean nothing to verl: set it to False."
+        )
+    correction = config.algorithm.get("rollout_correction") or {}
+    if correction.get("bypass_mode") or correction.get("rollout_is") or correction.get("rollout_rs"):
+        problems.append(
+            "algorithm.rollout_correction is on, but it weighs rows by rollout log-probs, which refinements do not "
+            "have: set its bypass_mode=False, rollout_is=null and rollout_rs=null."
         )
     if rollout.multi_turn.enable:
         problems.append("actor_rollout_ref.rollout.multi_turn.enable is True; refinement is single-turn: set False.")

@@ -17,27 +17,38 @@ MATH_REWARD = "recipe.critique_grpo.reward"
 def check_data(config: DictConfig) -> None:
     """Check tokenizer and data of a composed configuration.
 
+    What only training cannot do with is let through when nothing is trained (``trainer.val_only``): a padding token
+    that is the end-of-sequence token, and true answers that the grader can only match literally. The latter are no
+    error in a validation file either; they are printed.
+
     Raises:
         ConfigError: names the model folder, or the file and rows, and what to change.
     """
-    tokenizer = load_checked_tokenizer(config.actor_rollout_ref.model)
+    trains = not config.trainer.val_only
+    tokenizer = load_checked_tokenizer(config.actor_rollout_ref.model, trains=trains)
     check_context(config)
     math = MATH_REWARD in str(config.reward.custom_reward_function.path or "")
-    for option in ("train_files", "val_files"):
-        files = config.data[option]
-        for path in files if isinstance(files, list | ListConfig) else [files]:
-            check_file(
-                str(path),
-                tokenizer,
-                prompt_key=config.data.prompt_key,
-                max_prompt_length=None if config.data.filter_overlong_prompts else config.data.max_prompt_length,
-                template_kwargs=dict(config.data.get("apply_chat_template_kwargs", {})),
-                parse_golds=math,
-            )
+    files: dict[str, bool] = {}  # path -> whether it is trained on; the same file may be both
+    for option in ("val_files", "train_files"):
+        listed = config.data[option]
+        for path in listed if isinstance(listed, list | ListConfig) else [listed]:
+            files[str(path)] = trains and option == "train_files"
+    for path, trained in files.items():
+        literal = check_file(
+            path,
+            tokenizer,
+            prompt_key=config.data.prompt_key,
+            max_prompt_length=None if config.data.filter_overlong_prompts else config.data.max_prompt_length,
+            template_kwargs=dict(config.data.get("apply_chat_template_kwargs", {})),
+            parse_golds=math,
+            trained=trained,
+        )
+        for problem in literal:
+            print(f"critique_grpo: {path}: {problem}")
 
 
-def load_checked_tokenizer(model: DictConfig) -> Any:
-    """The model's tokenizer, refused if it has no chat template or pads with the end-of-sequence token."""
+def load_checked_tokenizer(model: DictConfig, trains: bool = True) -> Any:
+    """The model's tokenizer, refused if it has no chat template or, to train, pads with the end-of-sequence token."""
     from transformers import AutoTokenizer
 
     path = model.get("tokenizer_path") or model.path
@@ -52,7 +63,7 @@ def load_checked_tokenizer(model: DictConfig) -> Any:
             f"{path} has no chat template: add chat_template.jinja to the folder, "
             "or set actor_rollout_ref.model.custom_chat_template."
         )
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+    if trains and (tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id):
         raise ConfigError(
             f"{path}: the padding token is {tokenizer.pad_token!r} and the end-of-sequence token is "
             f"{tokenizer.eos_token!r}; name a padding token of its own as pad_token in tokenizer_config.json."
@@ -87,12 +98,17 @@ def check_file(
     max_prompt_length: int | None,
     template_kwargs: dict[str, Any],
     parse_golds: bool,
-) -> None:
+    trained: bool = True,
+) -> list[str]:
     """Check every row of one parquet file.
 
     Args:
         max_prompt_length: in tokens; None when verl filters longer prompts itself.
-        parse_golds: whether the ground truths are for this recipe's math grader.
+        parse_golds: whether the ground truths are for this recipe's grader; those of mathematics are parsed.
+        trained: whether true answers that do not parse are an error.
+
+    Returns:
+        True answers that do not parse, if that is no error: a line each.
     """
     if not Path(path).expanduser().is_file():
         raise ConfigError(f"there is no file {path} (data.train_files, data.val_files).")
@@ -107,12 +123,14 @@ def check_file(
         for number, row in enumerate(rows)
         for problem in _row_problems(row, prompt_key, tokenizer, max_prompt_length, template_kwargs)
     ]
-    if parse_golds and not problems:
-        problems = _gold_problems([row["reward_model"]["ground_truth"] for row in rows])
+    unparsable = _gold_problems(rows) if parse_golds and not problems else []
+    if trained:
+        problems += unparsable
     if problems:
         shown = "\n".join(f"  - {problem}" for problem in problems[:MAX_REPORTED])
         more = f"\n  ... and {len(problems) - MAX_REPORTED} more" if len(problems) > MAX_REPORTED else ""
-        raise ConfigError(f"{path} cannot be trained on:\n{shown}{more}")
+        raise ConfigError(f"{path} cannot be {'trained' if trained else 'validated'} on:\n{shown}{more}")
+    return unparsable
 
 
 def _row_problems(
@@ -147,12 +165,18 @@ def _row_problems(
             )
 
 
-def _gold_problems(golds: Sequence[Any]) -> list[str]:
+def _gold_problems(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Golds that the math grader cannot parse; of several alternatives one has to."""
-    flat = [[str(gold)] if not isinstance(gold, list) else [str(one) for one in gold] for gold in golds]
-    bad = set(unparsable_golds(gold for alternatives in flat for gold in alternatives))
+    golds = {
+        number: [str(one) for one in gold] if isinstance(gold, list) else [str(gold)]
+        for number, row in enumerate(rows)
+        if (row.get("extra_info") or {}).get("answer_type") in (None, "math")
+        for gold in [row["reward_model"]["ground_truth"]]
+    }
+    bad = set(unparsable_golds(gold for alternatives in golds.values() for gold in alternatives))
     return [
-        f"row {number}: ground truth {alternatives[0]!r:.100} does not parse as mathematics; correct it or leave it out"
-        for number, alternatives in enumerate(flat)
+        f"row {number}: ground truth {alternatives[0]!r:.100} does not parse as mathematics, so only a literal copy of "
+        "it counts; correct it or leave it out"
+        for number, alternatives in golds.items()
         if all(gold.strip() in bad for gold in alternatives)
     ]

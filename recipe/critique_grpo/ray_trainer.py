@@ -12,10 +12,9 @@ from verl.utils.config import omega_conf_to_dataclass
 from recipe.critique_grpo.config import LOSS_MODE, from_config
 from recipe.critique_grpo.core_algos import compute_mixed_group_advantage, refinement_set_weights
 from recipe.critique_grpo.policy_loss import critique_grpo_loss
+from recipe.critique_grpo.reward import FLAGS
 from recipe.critique_grpo.rollout_records import dump_rollout, rollout_metrics
-
-#: Outcomes of the grader that are logged as fractions of the rows.
-GRADER_FLAGS = ("unboxed", "too_long", "grader_timeout", "grader_error")
+from recipe.critique_grpo.stage_clock import stage_metrics
 
 register_adv_est("critique_grpo")(compute_mixed_group_advantage)
 
@@ -57,17 +56,18 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
         )
         output = super()._update_actor(batch)
         output.meta_info["metrics"].update(self._stage_metrics(output.meta_info["metrics"]))
-        for flag in GRADER_FLAGS:
+        for flag in FLAGS:
             if flag in batch.non_tensor_batch:
                 output.meta_info["metrics"][f"critique_grpo/{flag}"] = float(batch.non_tensor_batch[flag].mean())
         return output
 
     def _stage_metrics(self, actor_metrics: dict[str, Any]) -> dict[str, float]:
         """Metrics of this step's rollout stage and shaping; also writes the rollout dump."""
-        records = self.async_rollout_manager.take_records()
+        records, times = self.async_rollout_manager.take_records()
         if self.options.dump_dir:
             dump_rollout(records, self.options.dump_dir, self.global_steps)
-        metrics, self._step_metrics = {**self._step_metrics, **rollout_metrics(records)}, {}
+        metrics = {**self._step_metrics, **rollout_metrics(records), **stage_metrics(times)}
+        self._step_metrics = {}
         ratio_sum = _average(actor_metrics.pop("actor/shaping_ratio_sum"))
         tokens = _average(actor_metrics.pop("actor/refinement_tokens"))
         if tokens:

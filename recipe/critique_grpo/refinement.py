@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 Message = dict[str, str]
 
@@ -24,27 +25,58 @@ def should_refine(trigger: str, scores: Sequence[float]) -> bool:
     return trigger == "always"
 
 
-def select_refinements(scores: Sequence[float], num: int, selection: str, rng: random.Random) -> list[int]:
+def select_refinements(
+    scores: Sequence[float],
+    num: int,
+    selection: str,
+    rng: random.Random,
+    *,
+    lengths: Sequence[int] | None = None,
+    log_probs: Sequence[float] | None = None,
+) -> list[int]:
     """Positions of the refinements that join the group: correct ones first.
 
     Args:
         scores: one per refinement.
         num: k; fewer are returned when there are fewer refinements.
-        selection: how the rest is ordered: "random" (paper) or "best" (released script: highest score, then first).
-        rng: decides ties of "random".
+        selection: what decides among the correct ones, and among the others: "random" (paper), "best" (released
+            script: highest score, then first), "shortest" or "likeliest" (highest mean log-prob of a token).
+        rng: decides ties, but those of "best".
+        lengths: tokens of each refinement, for "shortest".
+        log_probs: mean log-prob of each refinement's tokens, for "likeliest".
     """
     order = list(range(len(scores)))
-    if selection == "random":
-        rng.shuffle(order)
-        order.sort(key=lambda position: not is_correct(scores[position]))  # stable: the shuffle decides ties
-    else:
+    if selection == "best":
         order.sort(key=lambda position: -scores[position])
+        return order[:num]
+    rng.shuffle(order)  # sorting is stable: the shuffle decides ties
+    if selection == "shortest":
+        assert lengths is not None
+        order.sort(key=lengths.__getitem__)
+    elif selection == "likeliest":
+        assert log_probs is not None
+        order.sort(key=lambda position: -log_probs[position])
+    order.sort(key=lambda position: not is_correct(scores[position]))
     return order[:num]
 
 
 def group_rng(seed: int, step: int, index: object) -> random.Random:
     """Random numbers of one group: the same seed, training step and dataset index give the same choices."""
     return random.Random(f"{seed}/{step}/{index}")
+
+
+def request_seed(*parts: object) -> int:
+    """A seed for one request, the same for the same parts (seed, step, index, slot, stage) in every process."""
+    return random.Random("/".join(map(str, parts))).getrandbits(31)
+
+
+@dataclass(frozen=True)
+class RefinementPrompt:
+    """A request for a refinement that fits its budget; ``truncated`` if the failed response was cut."""
+
+    messages: list[Message]
+    token_ids: list[int]
+    truncated: bool
 
 
 def fit_refinement_prompt(
@@ -55,8 +87,8 @@ def fit_refinement_prompt(
     budget: int,
     encode: Callable[[list[Message]], list[int]],
     decode: Callable[[Sequence[int]], str],
-) -> tuple[list[int] | None, bool]:
-    """Token ids of the conversation (question, failed response, request) within a token budget.
+) -> RefinementPrompt | None:
+    """The conversation (question, failed response, request) within a token budget.
 
     When it is too long, the middle of the failed response is cut, never the question or the request.
 
@@ -69,26 +101,26 @@ def fit_refinement_prompt(
         decode: token ids -> text without special tokens.
 
     Returns:
-        (token ids or None if not even an empty response fits, whether the response was cut).
+        None if not even an empty response fits.
     """
 
-    def prompt(answer: str) -> list[int]:
+    def prompt(answer: str, truncated: bool = True) -> RefinementPrompt:
         turns = [{"role": "assistant", "content": answer}, {"role": "user", "content": request}]
-        return encode([*messages, *turns])
+        chat = [*messages, *turns]
+        return RefinementPrompt(chat, encode(chat), truncated)
 
-    ids = prompt(decode(response_ids))
-    if len(ids) <= budget:
-        return ids, False
-    keep = len(response_ids) - (len(ids) - budget) - len(CUT_MARK)
+    whole = prompt(decode(response_ids), truncated=False)
+    if len(whole.token_ids) <= budget:
+        return whole
+    keep = len(response_ids) - (len(whole.token_ids) - budget) - len(CUT_MARK)
     while keep > 0:
         head, tail = keep - keep // 2, keep // 2
-        answer = decode(response_ids[:head]) + CUT_MARK + (decode(response_ids[-tail:]) if tail else "")
-        ids = prompt(answer)
-        if len(ids) <= budget:
-            return ids, True
-        keep -= max(len(ids) - budget, 8)
+        cut = prompt(decode(response_ids[:head]) + CUT_MARK + (decode(response_ids[-tail:]) if tail else ""))
+        if len(cut.token_ids) <= budget:
+            return cut
+        keep -= max(len(cut.token_ids) - budget, 8)
     for answer in (CUT_MARK, ""):
-        ids = prompt(answer)
-        if len(ids) <= budget:
-            return ids, True
-    return None, True
+        cut = prompt(answer)
+        if len(cut.token_ids) <= budget:
+            return cut
+    return None

@@ -2,15 +2,16 @@
 
     sample -> score -> critique -> refine -> score -> select
 
-verl's worker runs one coroutine per row. Ours lets verl sample and score the row, then meets the other rows of its
-group; the last one to arrive critiques and refines the group, and every coroutine returns its row of the mixed group.
-No group waits for another one. Validation passes through untouched.
+verl's worker runs one coroutine per row. Ours lets verl sample and score the row, hands it to its group's
+``GroupStage``, and returns its row of the mixed group. No group waits for another one. Validation passes through
+untouched.
 """
 
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 from uuid import uuid4
 
 import numpy as np
@@ -27,30 +28,39 @@ from verl.experimental.agent_loop.agent_loop import (
 from verl.utils.ray_utils import auto_await
 
 from recipe.critique_grpo.config import from_config
-from recipe.critique_grpo.critics import Critique, make_critic
-from recipe.critique_grpo.prompts import load_templates
-from recipe.critique_grpo.refinement import (
-    fit_refinement_prompt,
-    group_rng,
-    is_correct,
-    select_refinements,
-    should_refine,
+from recipe.critique_grpo.critics import make_critic
+from recipe.critique_grpo.generators import (
+    Generated,
+    PolicyChat,
+    PolicyClient,
+    endpoint_client,
+    reply_token_ids,
+    unstreamed,
 )
-from recipe.critique_grpo.rollout_records import GroupRecord, RefinementRecord, ResponseRecord
+from recipe.critique_grpo.group_stage import GroupStage, MixedGroup, Question, Sample
+from recipe.critique_grpo.prompts import load_templates
+from recipe.critique_grpo.refinement import Message, fit_refinement_prompt, request_seed
+from recipe.critique_grpo.rollout_records import GroupRecord
+from recipe.critique_grpo.stage_clock import StageClock, StageTimes
+from verl_ext.chat_client import Chat
+from verl_ext.turnstile import Turnstile
 
 IS_REFINEMENT = "is_refinement"
+GENERATOR = "generator"  # who wrote the row: "policy" or "endpoint"
 RECORD = "group_record"
+TIMES = "stage_times"
+
+Row: TypeAlias = _InternalAgentLoopOutput
 
 
 class _Group:
-    """The rows of one question while they are being sampled; ``rows`` resolves to the mixed group."""
+    """The rows of one question while they are being sampled; ``mixed`` becomes its mixed group."""
 
     def __init__(self, size: int) -> None:
-        self.size = size
+        loop = asyncio.get_running_loop()
+        self.initial: list[asyncio.Future[Sample[Row]]] = [loop.create_future() for _ in range(size)]
         self.joined = 0
-        self.started = time.perf_counter()
-        self.outputs: dict[int, _InternalAgentLoopOutput] = {}
-        self.rows: asyncio.Future[list[_InternalAgentLoopOutput]] = asyncio.get_running_loop().create_future()
+        self.mixed: asyncio.Task[MixedGroup[Row]]
 
     def join(self) -> int:
         self.joined += 1
@@ -63,9 +73,34 @@ class CritiqueRefinementWorker(AgentLoopWorker):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.options = from_config(self.config)
-        self.critic = make_critic(self.options.critique)
         self.templates = load_templates(self.options.critique.templates)
+        self.clock = StageClock()
+        self.llm_client: PolicyClient = PolicyClient.like(self.llm_client, clock=self.clock)
+        chat: Chat | None = None
+        if self.options.critique.type == "self":
+            chat = PolicyChat(
+                self.llm_client,
+                self._encode,
+                self._decode,
+                sampling={"temperature": self.rollout_config.temperature, "top_p": self.rollout_config.top_p},
+                eos_token_id=self.tokenizer.eos_token_id,
+                max_model_len=self.rollout_config.max_model_len,
+                seeded=self.options.seed_requests,
+            )
+        elif self.options.critique.type == "cot":
+            chat = endpoint_client(self.options.judge)
+        from_endpoint = self.options.refinement.generator == "endpoint"
+        self.generator = endpoint_client(self.options.generator) if from_endpoint else None
+        critic = make_critic(self.options, self.templates, chat)
+        self.stage: GroupStage[Row] = GroupStage(self.options, critic, self.clock)
         self._groups: dict[str, _Group] = {}
+        self._unstreamed = unstreamed(self.rollout_config.name)
+        self.turnstile = Turnstile()
+
+    async def generate_sequences(self, batch: DataProto) -> DataProto:
+        """As verl's, with the stage clock restarted."""
+        self.clock.restart()
+        return await super().generate_sequences(batch)
 
     async def _run_agent_loop(
         self, sampling_params: dict[str, Any], trajectory: dict[str, Any], **kwargs: Any
@@ -73,132 +108,138 @@ class CritiqueRefinementWorker(AgentLoopWorker):
         if trajectory["validate"] or not self.options.active:
             return await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
         uid = kwargs["uid"]
-        group = self._groups.setdefault(uid, _Group(self.rollout_config.n))
+        if uid not in self._groups:
+            self._groups[uid] = self._new_group(sampling_params, trajectory["step"], kwargs)
+        group = self._groups[uid]
         slot = group.join()
-        group.outputs[slot] = await super()._run_agent_loop(dict(sampling_params), trajectory, **kwargs)
-        if len(group.outputs) == group.size:
+        if group.joined == len(group.initial):
             del self._groups[uid]
-            try:
-                group.rows.set_result(await self._mixed_group(group, sampling_params, trajectory["step"], kwargs))
-            except Exception as error:
-                group.rows.set_exception(error)
-        return (await group.rows)[slot]
+        sampling_params = self._request_params(sampling_params, trajectory["step"], kwargs, slot, "sample")
+        await self.turnstile.wait()  # verl makes and tokenises a row
+        try:
+            row = await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
+            group.initial[slot].set_result(self._sample(row))
+        except Exception as error:
+            group.initial[slot].set_exception(error)
+        mixed = await asyncio.shield(group.mixed)
+        row = mixed.samples[slot].row
+        row.reward_score = mixed.samples[slot].score
+        row.extra_fields[IS_REFINEMENT] = mixed.refined[slot]
+        row.extra_fields.setdefault(GENERATOR, "policy")
+        if slot == 0:
+            row.extra_fields[RECORD] = mixed.record.for_transport(with_texts=self.options.dump_dir is not None)
+        return row
 
-    async def _mixed_group(
-        self, group: _Group, sampling_params: dict[str, Any], step: int, kwargs: dict[str, Any]
-    ) -> list[_InternalAgentLoopOutput]:
-        """The ``rollout.n`` rows of a group: its initial ones, the first k replaced by refinements if it is refined."""
-        rows = [group.outputs[slot] for slot in range(group.size)]
-        scores = [_score(row) for row in rows]
-        question = kwargs["raw_prompt"][-1]["content"]
-        ground_truth = _first_answer(kwargs["reward_model"]["ground_truth"])
-        record = GroupRecord(
+    def _new_group(self, sampling_params: dict[str, Any], step: int, kwargs: dict[str, Any]) -> _Group:
+        group = _Group(self.rollout_config.n)
+        question = Question(
             step=step,
             index=str(kwargs.get("index", "")),
-            question=str(question),
-            ground_truth=ground_truth,
-            responses=[ResponseRecord(self._text(row), score) for row, score in zip(rows, scores, strict=True)],
-            sample_s=time.perf_counter() - group.started,
+            text=str(kwargs["raw_prompt"][-1]["content"]),
+            ground_truth=_first_answer(kwargs["reward_model"]["ground_truth"]),
         )
-        if should_refine(self.options.refinement.trigger, scores):
-            record.triggered = True
-            started = time.perf_counter()
-            critiques = await asyncio.gather(
-                *(
-                    self.critic.critique(str(question), response.text, is_correct(response.score), ground_truth)
-                    for response in record.responses
-                )
-            )
-            record.critique_s = time.perf_counter() - started
-            await self._refine_group(rows, critiques, record, sampling_params, kwargs)
-        for row in rows:
-            row.extra_fields.setdefault(IS_REFINEMENT, False)
-        rows[0].extra_fields[RECORD] = record.for_transport(with_texts=self.options.dump_dir is not None)
-        return rows
+        truncated: list[int] = []
+        refine = partial(self._refine, sampling_params, step, kwargs, truncated)
 
-    async def _refine_group(
-        self,
-        rows: list[_InternalAgentLoopOutput],
-        critiques: Sequence[Critique],
-        record: GroupRecord,
-        sampling_params: dict[str, Any],
-        kwargs: dict[str, Any],
-    ) -> None:
-        """Refine every initial response, select k refinements, and put them in slots 0..k-1 of ``rows``."""
-        started = time.perf_counter()
-        for response, critique in zip(record.responses, critiques, strict=True):
-            response.critique, response.critique_valid, response.critique_retries = (
-                critique.text,
-                critique.valid,
-                critique.retries,
-            )
-        refined = await asyncio.gather(
-            *(
-                self._refine(slot, row, critique, record, sampling_params, kwargs)
-                for slot, (row, critique) in enumerate(zip(rows, critiques, strict=True))
-            )
-        )
-        candidates = [candidate[0] for candidate in refined if candidate is not None]
-        record.refinements = [candidate[1] for candidate in refined if candidate is not None]
-        settings = self.options.refinement
-        selected = select_refinements(
-            [_score(row) for row in candidates],
-            settings.num,
-            settings.selection,
-            group_rng(settings.seed, record.step, record.index),
-        )
-        for slot, position in enumerate(selected):
-            rows[slot] = candidates[position]
-            rows[slot].extra_fields[IS_REFINEMENT] = True
-            record.refinements[position].selected = True
-        record.refine_s = time.perf_counter() - started
+        async def mixed() -> MixedGroup[Row]:
+            result = await self.stage.mixed_group(question, group.initial, refine)
+            result.record.prompt_truncated = len(truncated)
+            return result
+
+        group.mixed = asyncio.ensure_future(mixed())
+        return group
 
     async def _refine(
         self,
-        slot: int,
-        row: _InternalAgentLoopOutput,
-        critique: Critique,
-        record: GroupRecord,
         sampling_params: dict[str, Any],
+        step: int,
         kwargs: dict[str, Any],
-    ) -> tuple[_InternalAgentLoopOutput, RefinementRecord] | None:
-        """One refinement as a scored row and its record: the question's prompt with the token ids as sampled.
-
-        Returns None, counted in ``record``, when question and critique alone exceed the budget.
-        """
-        prompt_ids, response_ids = _valid_tokens(row)
-        request_ids, truncated = fit_refinement_prompt(
+        truncated: list[int],
+        slot: int,
+        response: Sample[Row],
+        critique: str,
+    ) -> Sample[Row] | None:
+        """One refinement: the question's prompt with the token ids as sampled. None if its request is too long."""
+        prompt_ids, response_ids = _valid_tokens(response.row)
+        await self.turnstile.wait()
+        prompt = fit_refinement_prompt(
             list(kwargs["raw_prompt"]),
             response_ids,
-            self.templates.refinement.format(critique=critique.text, question=kwargs["raw_prompt"][-1]["content"]),
+            self.templates.request(critique, str(kwargs["raw_prompt"][-1]["content"])),
             budget=self.options.refinement.max_prompt_length,
             encode=self._encode,
             decode=self._decode,
         )
-        record.prompt_truncated += int(truncated and request_ids is not None)
-        if request_ids is None:
-            record.prompt_skipped += 1
+        if prompt is None:
             return None
-        length = self.rollout_config.response_length
+        if prompt.truncated:
+            truncated.append(slot)
         started = time.perf_counter()
-        sampled = await self.llm_client.generate(
-            request_id=uuid4().hex,
-            prompt_ids=request_ids,
-            sampling_params={**sampling_params, "max_tokens": length},
-        )
-        token_ids = list(sampled.token_ids[:length])
+        if self.generator is None:
+            params = self._request_params(sampling_params, step, kwargs, slot, "refine")
+            generated = await self._policy_refinement(prompt.token_ids, params)
+        else:
+            seed = request_seed(self.options.seed, step, kwargs.get("index", ""), slot, "refine")
+            generated = await self._endpoint_refinement(prompt.messages, seed)
         output = AgentLoopOutput(
             prompt_ids=prompt_ids,
-            response_ids=token_ids,
-            response_mask=[1] * len(token_ids),
+            response_ids=generated.token_ids,
+            response_mask=[1] * len(generated.token_ids),
             num_turns=2,
             metrics=AgentLoopMetrics(generate_sequences=time.perf_counter() - started),
-            extra_fields={**sampled.extra_fields, "turn_scores": [], "tool_rewards": []},
+            extra_fields={
+                **generated.extra_fields,
+                "turn_scores": [],
+                "tool_rewards": [],
+                GENERATOR: self.options.refinement.generator,
+            },
         )
-        refinement = await self._agent_loop_postprocess(output, False, **kwargs)
-        return refinement, RefinementRecord(slot, self._text(refinement), _score(refinement), tokens=len(token_ids))
+        row = await self._agent_loop_postprocess(output, False, **kwargs)
+        return self._sample(row, generated.mean_log_prob, self.options.refinement.generator)
 
-    def _encode(self, messages: list[dict[str, str]]) -> list[int]:
+    async def _policy_refinement(self, prompt_ids: list[int], sampling_params: dict[str, Any]) -> Generated:
+        length = self.rollout_config.response_length
+        likeliest = self.options.refinement.selection == "likeliest"
+        output = await self.llm_client.generate(
+            uuid4().hex,
+            stage="refine",
+            prompt_ids=prompt_ids,
+            sampling_params={"max_tokens": length, **sampling_params, "logprobs": likeliest},
+        )
+        log_probs = output.log_probs[:length] if likeliest and output.log_probs else None
+        return Generated(list(output.token_ids[:length]), log_probs, output.extra_fields)
+
+    async def _endpoint_refinement(self, messages: list[Message], seed: int) -> Generated:
+        assert self.generator is not None
+        length = self.rollout_config.response_length
+        with self.clock.under_way("refine"):
+            reply = await self.generator(messages, seed=seed, max_tokens=length)
+        self.clock.count_tokens("refine", reply.tokens)
+        return Generated(reply_token_ids(reply, self.tokenizer, length))
+
+    async def _compute_score(self, *args: Any, **kwargs: Any) -> None:
+        with self.clock.under_way("score"):
+            await super()._compute_score(*args, **kwargs)
+
+    async def _agent_loop_postprocess(self, *args: Any, **kwargs: Any) -> Row:
+        await self.turnstile.wait()  # verl pads a row
+        return await super()._agent_loop_postprocess(*args, **kwargs)
+
+    def _request_params(
+        self, sampling_params: dict[str, Any], step: int, kwargs: dict[str, Any], slot: int, stage: str
+    ) -> dict[str, Any]:
+        """The parameters of one request, with its own seed if ``seed_requests`` is on."""
+        params = {**sampling_params, **self._unstreamed}
+        if self.options.seed_requests:
+            params["seed"] = request_seed(self.options.seed, step, kwargs.get("index", ""), slot, stage)
+        return params
+
+    def _sample(self, row: Row, mean_log_prob: float | None = None, generator: str = "policy") -> Sample[Row]:
+        assert row.reward_score is not None, "the stage needs scores during the rollout (see config.validate)"
+        token_ids = _valid_tokens(row)[1]
+        return Sample(row, self._decode(token_ids), float(row.reward_score), len(token_ids), mean_log_prob, generator)
+
+    def _encode(self, messages: list[Message]) -> list[int]:
         template_kwargs = dict(self.config.data.get("apply_chat_template_kwargs", {}))
         return self.tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, tokenize=True, return_dict=False, **template_kwargs
@@ -207,22 +248,15 @@ class CritiqueRefinementWorker(AgentLoopWorker):
     def _decode(self, token_ids: Sequence[int]) -> str:
         return self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
 
-    def _text(self, row: _InternalAgentLoopOutput) -> str:
-        return self._decode(_valid_tokens(row)[1])
-
-    def _postprocess(self, inputs: list[_InternalAgentLoopOutput], *args: Any, **kwargs: Any) -> DataProto:
-        """verl's batch plus ``refinement_mask``, a (bs,) bool tensor."""
+    def _postprocess(self, inputs: list[Row], *args: Any, **kwargs: Any) -> DataProto:
+        """verl's batch plus ``refinement_mask``, a (bs,) bool tensor, and the stage's records and times."""
         flags = [bool(row.extra_fields.pop(IS_REFINEMENT, False)) for row in inputs]
-        for row in inputs:
-            row.extra_fields.setdefault(RECORD, None)
+        inputs[0].extra_fields[TIMES] = self.clock.times()
+        inputs[0].extra_fields.setdefault(RECORD, None)
+        inputs[0].extra_fields.setdefault(GENERATOR, "policy")
         output = super()._postprocess(inputs, *args, **kwargs)
         output.batch["refinement_mask"] = torch.tensor(flags, dtype=torch.bool)
         return output
-
-
-def _score(row: _InternalAgentLoopOutput) -> float:
-    assert row.reward_score is not None, "the rollout stage needs scores during the rollout (see config.validate)"
-    return float(row.reward_score)
 
 
 def _first_answer(ground_truth: Any) -> str:
@@ -231,7 +265,7 @@ def _first_answer(ground_truth: Any) -> str:
     return str(several[0] if isinstance(several, list | tuple) else several)
 
 
-def _valid_tokens(row: _InternalAgentLoopOutput) -> tuple[list[int], list[int]]:
+def _valid_tokens(row: Row) -> tuple[list[int], list[int]]:
     """Unpadded token ids of (prompt, response)."""
     width = row.prompt_ids.shape[1]
     mask = row.attention_mask[0].bool()
@@ -251,24 +285,30 @@ class WholeGroups(DataProto):
 class CritiqueRefinementManager(AgentLoopManager):
     """verl's manager with our workers and whole groups; ``take_records`` hands over what happened in the groups."""
 
+    worker_class: type[CritiqueRefinementWorker] = CritiqueRefinementWorker
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.agent_loop_workers_class = ray.remote(CritiqueRefinementWorker)
+        self.agent_loop_workers_class = ray.remote(self.worker_class)
         super().__init__(*args, **kwargs)
         self._records: list[GroupRecord] = []
+        self._times: list[StageTimes] = []
 
     @auto_await
     async def generate_sequences(self, prompts: DataProto) -> DataProto:
         if prompts.meta_info.get("validate", False):
             output = await super().generate_sequences(prompts)
             output.batch.pop("refinement_mask")
-            output.non_tensor_batch.pop(RECORD)
+            for column in (RECORD, TIMES, GENERATOR):
+                output.non_tensor_batch.pop(column)
             return output
         groups = WholeGroups(prompts.batch, prompts.non_tensor_batch, prompts.meta_info)
         output = await super().generate_sequences(groups)
         self._records = [record for record in output.non_tensor_batch.pop(RECORD) if record is not None]
+        self._times = [times for times in output.non_tensor_batch.pop(TIMES) if times is not None]
         return output
 
-    def take_records(self) -> list[GroupRecord]:
-        """Records of the groups of the last training rollout; empties the store."""
-        records, self._records = self._records, []
-        return records
+    def take_records(self) -> tuple[list[GroupRecord], list[StageTimes]]:
+        """Records of the groups and times of the workers of the last training rollout; empties the store."""
+        taken = self._records, self._times
+        self._records, self._times = [], []
+        return taken

@@ -5,48 +5,56 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
+from recipe.critique_grpo.critics import Critique
 from recipe.critique_grpo.refinement import is_correct
 
 
 @dataclass
 class ResponseRecord:
-    """One initial response and its critique."""
+    """One initial response and its critique, if it got one."""
 
     text: str
     score: float
-    critique: str | None = None
-    critique_valid: bool = True
-    critique_retries: int = 0
+    tokens: int
+    critique: Critique | None = None
 
 
 @dataclass
 class RefinementRecord:
-    """One refinement; ``refined_from`` is the slot of the response that was refined."""
+    """One refinement; ``refined_from`` is the slot of the response that was refined.
+
+    ``generator``: who wrote it, "policy" or "endpoint". ``critique``: of the refinement itself, where that decides the
+    reward.
+    """
 
     refined_from: int
     text: str
     score: float
     tokens: int
+    generator: str = "policy"
+    critique: Critique | None = None
     selected: bool = False
+
+
+AnyRecord = TypeVar("AnyRecord", ResponseRecord, RefinementRecord)
 
 
 @dataclass
 class GroupRecord:
-    """One question of one training step; times in seconds."""
+    """One question of one training step."""
 
     step: int
     index: str
     question: str
     ground_truth: str
-    responses: list[ResponseRecord]
-    sample_s: float
+    responses: list[ResponseRecord] = field(default_factory=list)
     triggered: bool = False
     refinements: list[RefinementRecord] = field(default_factory=list)
+    refinements_aborted: int = 0
     prompt_truncated: int = 0
     prompt_skipped: int = 0
-    critique_s: float = 0.0
-    refine_s: float = 0.0
 
     def for_transport(self, with_texts: bool) -> "GroupRecord":
         """This record, without its texts unless they will be dumped."""
@@ -56,8 +64,8 @@ class GroupRecord:
             self,
             question="",
             ground_truth="",
-            responses=[replace(response, text="", critique=None) for response in self.responses],
-            refinements=[replace(refinement, text="") for refinement in self.refinements],
+            responses=[_without_texts(response) for response in self.responses],
+            refinements=[_without_texts(refinement) for refinement in self.refinements],
         )
 
     def reason(self) -> str:
@@ -76,8 +84,8 @@ def rollout_metrics(records: Sequence[GroupRecord]) -> dict[str, float]:
     responses = [response for record in records for response in record.responses]
     refinements = [refinement for record in records for refinement in record.refinements]
     selected = [refinement for refinement in refinements if refinement.selected]
-    critiqued = [response for record in records if record.triggered for response in record.responses]
-    triggered = [record for record in records if record.triggered]
+    items: list[ResponseRecord | RefinementRecord] = [*responses, *refinements]
+    critiques = [item.critique for item in items if item.critique is not None]
     metrics = {
         "trigger_rate": _mean([record.triggered for record in records]),
         "initial_accuracy": _mean([is_correct(response.score) for response in responses]),
@@ -85,15 +93,14 @@ def rollout_metrics(records: Sequence[GroupRecord]) -> dict[str, float]:
         "refinement_success": _mean([is_correct(refinement.score) for refinement in refinements]),
         "selected_success": _mean([is_correct(refinement.score) for refinement in selected]),
         "refinements": len(refinements),
+        "refinements_aborted": sum(record.refinements_aborted for record in records),
         "refine_tokens": sum(refinement.tokens for refinement in refinements),
-        "critique_valid": _mean([response.critique_valid for response in critiqued]),
-        "critique_retries": sum(response.critique_retries for response in critiqued),
-        "critic_errors": sum(not response.critique_valid for response in critiqued),
+        "selected_tokens_mean": _mean([refinement.tokens for refinement in selected]),
+        "critique_valid": _mean([critique.valid for critique in critiques]),
+        "critique_retries": sum(critique.retries for critique in critiques),
+        "critic_errors": sum(critique.error for critique in critiques),
         "prompt_truncated": sum(record.prompt_truncated for record in records),
         "prompt_skipped": sum(record.prompt_skipped for record in records),
-        "timing_s/sample": max((record.sample_s for record in records), default=0.0),
-        "timing_s/critique": max((record.critique_s for record in triggered), default=0.0),
-        "timing_s/refine": max((record.refine_s for record in triggered), default=0.0),
     }
     return {f"critique_grpo/{name}": float(value) for name, value in metrics.items()}
 
@@ -108,6 +115,11 @@ def dump_rollout(records: Sequence[GroupRecord], folder: str, step: int) -> Path
             file.write(json.dumps({**asdict(record), "reason": record.reason()}, ensure_ascii=False) + "\n")
     os.replace(unfinished, path)
     return path
+
+
+def _without_texts(item: AnyRecord) -> AnyRecord:
+    critique = item.critique and replace(item.critique, text=None)
+    return replace(item, text="", critique=critique)
 
 
 def _mean(values: Sequence[float]) -> float:

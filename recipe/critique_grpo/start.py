@@ -1,13 +1,16 @@
 """From a composed configuration to a running trainer."""
 
 import sys
+from dataclasses import asdict
 from typing import Any
 
 import ray
 from omegaconf import DictConfig
 
-from recipe.critique_grpo.config import ConfigError, validate
+from recipe.critique_grpo.config import ConfigError, CritiqueGRPOConfig, validate
+from recipe.critique_grpo.prompts import load_templates
 from recipe.critique_grpo.versions import check_versions
+from verl_ext.chat_client import ChatClient, ChatError
 
 
 def check(config: DictConfig) -> None:
@@ -15,12 +18,29 @@ def check(config: DictConfig) -> None:
     try:
         check_versions()
         options = validate(config)
+        load_templates(options.critique.templates)
+        check_endpoints(options)
         if options.check_data:
             from recipe.critique_grpo.data_check import check_data
 
             check_data(config)
     except ConfigError as error:
         sys.exit(f"critique_grpo: {error}")
+
+
+def check_endpoints(options: CritiqueGRPOConfig) -> None:
+    """Refuse endpoints that cannot be asked: no key, a reserved sampling field, an unusable cache folder.
+
+    Raises:
+        ConfigError: naming the endpoint.
+    """
+    used = {"judge": options.critique.type == "cot", "generator": options.refinement.generator == "endpoint"}
+    for name, endpoint in (("judge", options.judge), ("generator", options.generator)):
+        if used[name]:
+            try:
+                ChatClient(**asdict(endpoint))
+            except ChatError as error:
+                raise ConfigError(f"critique_grpo.{name}: {error}") from error
 
 
 @ray.remote

@@ -1,44 +1,15 @@
-import functools
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from composed import OPTIONS, PRESETS, RECIPE, composed, leaves, own, refusal
+from omegaconf import OmegaConf
 
 from recipe.critique_grpo.config import ConfigError, CritiqueGRPOConfig, from_config, validate
 
 pytestmark = pytest.mark.unit
 
-RECIPE = Path(__file__).parents[2] / "recipe/critique_grpo"
-PRESETS = ["default", "paper", "released", "grpo"]
-
-
-@functools.cache
-def _composed(preset: str, tier: str) -> DictConfig:
-    with initialize_config_dir(str(RECIPE / "config"), version_base=None):
-        return compose("critique_grpo_trainer", overrides=[f"preset={preset}", f"tier={tier}"])
-
-
-def composed(preset: str = "default", tier: str = "cpu", **changes: Any) -> DictConfig:
-    """A composed configuration; changes are dotted names with ``__`` for the dots."""
-    config = _composed(preset, tier).copy()
-    for name, value in changes.items():
-        OmegaConf.update(config, name.replace("__", "."), value, merge=False, force_add=True)
-    return config
-
-
-def refusal(**changes: Any) -> str:
-    with pytest.raises(ConfigError) as error:
-        validate(composed(**changes))
-    return str(error.value)
-
-
-def leaves(node: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(node, dict):
-        return {prefix[:-1]: node}
-    return {name: value for key, child in node.items() for name, value in leaves(child, f"{prefix}{key}.").items()}
+CRITIC_DECIDES: dict[str, Any] = {"critique_grpo__reward__source": "critique", "critique_grpo__critique__type": "self"}
 
 
 # --- good configurations --------------------------------------------------------------------------------------------
@@ -57,11 +28,32 @@ def test_no_node_of_ours_means_the_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    ("refinement", "active"),
+    ("refinement", "refines"),
     [({"num": 1}, True), ({"num": 0}, False), ({"trigger": "never"}, False), ({"trigger": "always"}, True)],
 )
-def test_active(refinement: dict[str, Any], active: bool) -> None:
-    assert from_config(OmegaConf.create({"critique_grpo": {"refinement": refinement}})).active is active
+def test_what_the_stage_has_to_do(refinement: dict[str, Any], refines: bool) -> None:
+    node = OmegaConf.create({"critique_grpo": {"refinement": refinement}})
+    assert (from_config(node).refines, from_config(node).active) == (refines, refines)
+    node.critique_grpo.update(reward={"source": "critique"}, critique={"type": "self"})
+    assert (from_config(node).refines, from_config(node).active) == (refines, True)  # the critic scores all the same
+
+
+@pytest.mark.parametrize("kind", ["indicative", "indicative_gt", "cot", "self", "retry", "inverted", "random"])
+def test_every_critique_type_is_valid(kind: str) -> None:
+    assert validate(composed(critique_grpo__critique__type=kind, critique_grpo__judge__model="judge"))
+
+
+@pytest.mark.parametrize("option", [name for name in OPTIONS if name.split(".")[0] in ("judge", "generator")])
+def test_judge_and_generator_are_set_apart(option: str) -> None:
+    """They share a YAML anchor, not their values."""
+    value = {"x": 1} if option.endswith("sampling") else "7"
+    options = leaves(asdict(from_config(own(**{option: value}))))
+    assert [name for name in OPTIONS if options[name] != OPTIONS[name]] == [option]
+
+
+def test_a_judge_can_be_asked_without_a_temperature() -> None:
+    """Some servers refuse it."""
+    assert from_config(own(**{"judge.sampling": {}})).judge.sampling == {}
 
 
 @pytest.mark.parametrize("k", [0, 1, 7])
@@ -86,9 +78,16 @@ def test_what_only_refinement_forbids_is_allowed_without_it() -> None:
 @pytest.mark.parametrize(
     ("option", "value", "hint"),
     [
-        ("critique_grpo.critique.type", "indicativ", "indicative_gt"),
         ("critique_grpo.refinement.trigger", "all_fail", "all_failed"),
         ("critique_grpo.refinement.selection", "bets", "best"),
+        ("critique_grpo.critique.fallback", "skipp", "skip"),
+        ("critique_grpo.critique.attempts", 0, "at least 1"),
+        ("critique_grpo.critique.max_tokens", 0, "at least 1"),
+        ("critique_grpo.critique.failure_budget", -0.1, "0 to 1"),
+        ("critique_grpo.critique.failure_budget", 1.1, "0 to 1"),
+        ("critique_grpo.critique.failure_budget", float("nan"), "0 to 1"),
+        ("critique_grpo.refinement.generator", "polcy", "endpoint"),
+        ("critique_grpo.reward.source", "judge", "critique"),
         ("critique_grpo.loss.set_weights", "per-set", "per_set"),
         ("critique_grpo.refinement.num", -1, "use 0"),
         ("critique_grpo.loss.gamma", 0.0, "gamma > 0"),
@@ -98,19 +97,34 @@ def test_what_only_refinement_forbids_is_allowed_without_it() -> None:
     ],
 )
 def test_a_value_out_of_range_is_named_with_what_to_use(option: str, value: Any, hint: str) -> None:
-    message = refusal(**{option.replace(".", "__"): value})
+    with pytest.raises(ConfigError) as error:
+        from_config(own(**{option.removeprefix("critique_grpo."): value}))
+    message = str(error.value)
     assert option in message and str(value) in message and hint in message
+
+
+def test_an_unknown_critique_type_is_named_with_the_known_ones() -> None:
+    message = refusal(critique_grpo__critique__type="indicativ")
+    assert "critique_grpo.critique.type is 'indicativ'" in message
+    assert all(kind in message for kind in ("indicative", "indicative_gt", "cot", "self"))
 
 
 @pytest.mark.parametrize(
     ("option", "value"),
     [
+        *((option, [1, 2]) for option in OPTIONS),
         ("refinement.num", "one"),
         ("refinement.num", 1.5),
-        ("refinement.seed", "x"),
+        ("refinement.stop_after_correct", "maybe"),
+        ("critique.attempts", 2.5),
+        ("critique.reference", "perhaps"),
+        ("judge.timeout_s", "long"),
+        ("generator.max_concurrency", None),
         ("loss.gamma", "small"),
         ("loss.gamma", None),
         ("loss.clip_refinement", "maybe"),
+        ("seed", "x"),
+        ("seed_requests", "x"),
         ("check_data", "perhaps"),
     ],
 )
@@ -119,16 +133,59 @@ def test_a_value_of_the_wrong_type_is_named(option: str, value: Any) -> None:
     OmegaConf.update(node, f"critique_grpo.{option}", value, force_add=True)
     with pytest.raises(ConfigError) as error:
         from_config(node)
-    assert option in str(error.value) and str(value) in str(error.value)
+    assert f"critique_grpo.{option}" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_value_in_the_place_of_a_group_of_options_is_refused() -> None:
     assert "RefinementConfig" in refusal(critique_grpo__refinement=3)
 
 
-@pytest.mark.parametrize("option", ["refinement.nums", "loss.gama", "critique.kind", "refine"])
+@pytest.mark.parametrize("option", ["refinement.nums", "refinement.seed", "loss.gama", "judge.api_key", "refine"])
 def test_an_unknown_option_is_named(option: str) -> None:
     assert option.rsplit(".", 1)[-1] in refusal(**{f"critique_grpo__{option.replace('.', '__')}": 1})
+
+
+@pytest.mark.parametrize("name", ["judge", "generator"])
+@pytest.mark.parametrize(
+    ("option", "value"), [("max_concurrency", 0), ("max_retries", -1), ("timeout_s", 0.0), ("timeout_s", float("nan"))]
+)
+def test_an_endpoint_needs_bounds(name: str, option: str, value: float) -> None:
+    with pytest.raises(ConfigError) as error:
+        from_config(own(**{f"{name}.{option}": value}))
+    assert f"critique_grpo.{name}" in str(error.value) and option in str(error.value)
+
+
+def test_who_is_asked_needs_a_name() -> None:
+    for asked, name in (("critique.type", "judge"), ("refinement.generator", "generator")):
+        who = {asked: "cot" if name == "judge" else "endpoint"}
+        for model in (None, ""):
+            with pytest.raises(ConfigError, match=f"critique_grpo.{name}.model is not set"):
+                from_config(own(**who, **{f"{name}.model": model}))
+        from_config(own(**who, **{f"{name}.model": "strong"}))
+
+
+@pytest.mark.parametrize("kind", ["indicative", "indicative_gt", "retry", "inverted", "random"])
+def test_only_a_critic_that_judges_can_decide_the_reward(kind: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        from_config(own(**{"reward.source": "critique", "critique.type": kind}))
+    message = str(error.value)
+    assert "critique_grpo.reward.source" in message and f"critique.type={kind}" in message and "cot, self" in message
+
+
+def test_an_endpoints_refinements_have_no_log_probs_of_the_policy() -> None:
+    likeliest: dict[str, Any] = {"critique_grpo__refinement__selection": "likeliest"}
+    validate(composed(**likeliest))
+    endpoint = {"critique_grpo__refinement__generator": "endpoint", "critique_grpo__generator__model": "strong"}
+    message = refusal(**likeliest, **endpoint)
+    assert "critique_grpo.refinement.selection" in message and "critique_grpo.refinement.generator" in message
+
+
+def test_the_critics_reward_without_refinement() -> None:
+    """What only refinements need is not asked for; what the stage needs is, with a hint that helps."""
+    without: dict[str, Any] = {**CRITIC_DECIDES, "critique_grpo__refinement__num": 0}
+    validate(composed(**without, critique_grpo__refinement__max_prompt_length=1))
+    message = refusal(preset="grpo", **CRITIC_DECIDES)
+    assert "agent_loop_manager_class" in message and "critique_grpo.reward.source=rule" in message
 
 
 @pytest.mark.parametrize("k", [8, 9])
@@ -143,7 +200,7 @@ def test_mini_batch_must_divide_the_batch() -> None:
 
 
 def test_ranks_must_share_a_mini_batch() -> None:
-    sizes = {"data__train_batch_size": 6, "actor_rollout_ref__actor__ppo_mini_batch_size": 3}
+    sizes: dict[str, Any] = {"data__train_batch_size": 6, "actor_rollout_ref__actor__ppo_mini_batch_size": 3}
     validate(composed(**sizes, trainer__n_gpus_per_node=4, trainer__nnodes=2))  # 24 rows on 8 ranks
     message = refusal(**sizes, trainer__n_gpus_per_node=5)
     assert "3 prompts x 8 responses" in message and "5 data-parallel" in message
@@ -151,14 +208,14 @@ def test_ranks_must_share_a_mini_batch() -> None:
 
 
 def test_at_most_one_worker_per_prompt() -> None:
-    sizes = {"data__train_batch_size": 4, "actor_rollout_ref__actor__ppo_mini_batch_size": 4}
+    sizes: dict[str, Any] = {"data__train_batch_size": 4, "actor_rollout_ref__actor__ppo_mini_batch_size": 4}
     validate(composed(**sizes, actor_rollout_ref__rollout__agent__num_workers=4))
     message = refusal(**sizes, actor_rollout_ref__rollout__agent__num_workers=5)
     assert "actor_rollout_ref.rollout.agent.num_workers (5)" in message and "data.train_batch_size (4)" in message
 
 
 def test_the_context_must_hold_a_refinement() -> None:
-    sizes = {"critique_grpo__refinement__max_prompt_length": 1000, "data__max_response_length": 500}
+    sizes: dict[str, Any] = {"critique_grpo__refinement__max_prompt_length": 1000, "data__max_response_length": 500}
     validate(composed(**sizes, actor_rollout_ref__rollout__max_model_len=1500))
     message = refusal(**sizes, actor_rollout_ref__rollout__max_model_len=1499)
     assert "actor_rollout_ref.rollout.max_model_len is 1499" in message and "1500" in message
@@ -190,65 +247,6 @@ def test_all_problems_are_told_at_once() -> None:
     assert len([line for line in message.splitlines() if line.startswith("  - ")]) == 3
 
 
-# --- presets --------------------------------------------------------------------------------------------------------
-
-# The table in section 2 of the design, a row a line: paper, released.
-TABLE = {
-    "critique_grpo.refinement.trigger": ("all_failed", "always"),
-    "actor_rollout_ref.rollout.n": (8, 8),
-    "critique_grpo.refinement.num": (1, 1),
-    "critique_grpo.refinement.selection": ("random", "best"),
-    "critique_grpo.loss.clip_ratio_low": (0.2, None),
-    "critique_grpo.loss.clip_ratio_high": (0.2, None),
-    "critique_grpo.loss.clip_refinement": (True, False),
-    "critique_grpo.loss.set_weights": ("per_set", "equal"),
-    "algorithm.norm_adv_by_std_in_grpo": (False, True),
-    "actor_rollout_ref.actor.use_kl_loss": (False, False),
-    "algorithm.use_kl_in_reward": (False, False),
-    "actor_rollout_ref.actor.entropy_coeff": (0.0, 0.001),
-    "actor_rollout_ref.actor.optim.lr": (1e-6, 1e-6),
-    "actor_rollout_ref.rollout.temperature": (1.0, 1.0),
-    # Common to both.
-    "critique_grpo.loss.gamma": (0.1, 0.1),
-    "algorithm.adv_estimator": ("critique_grpo", "critique_grpo"),
-    "actor_rollout_ref.actor.policy_loss.loss_mode": ("critique_grpo", "critique_grpo"),
-    "actor_rollout_ref.actor.loss_agg_mode": ("seq-mean-token-sum-norm", "seq-mean-token-sum-norm"),
-    "actor_rollout_ref.rollout.agent.agent_loop_manager_class": (
-        "recipe.critique_grpo.rollout.CritiqueRefinementManager",
-        "recipe.critique_grpo.rollout.CritiqueRefinementManager",
-    ),
-}
-RELEASED_ONLY = {
-    "data.train_batch_size": 128,
-    "actor_rollout_ref.actor.ppo_mini_batch_size": 64,
-    "data.max_prompt_length": 2048,
-    "data.max_response_length": 6144,
-    "actor_rollout_ref.actor.loss_scale_factor": 6144,
-}
-
-
-@pytest.mark.parametrize("option", TABLE)
-def test_paper_and_released_compose_to_the_table(option: str) -> None:
-    assert tuple(OmegaConf.select(composed(preset), option) for preset in ("paper", "released")) == TABLE[option]
-
-
-@pytest.mark.parametrize("option", RELEASED_ONLY)
-def test_released_sizes(option: str) -> None:
-    assert OmegaConf.select(composed("released"), option) == RELEASED_ONLY[option]
-
-
-def test_default_is_the_released_loss_with_the_papers_trigger_and_no_std() -> None:
-    default = composed("default")
-    assert default.critique_grpo.loss == composed("released").critique_grpo.loss
-    assert default.critique_grpo.refinement == composed("paper").critique_grpo.refinement
-    assert default.algorithm.norm_adv_by_std_in_grpo is False
-
-
-def test_the_divisor_of_the_loss_follows_the_response_length() -> None:
-    config = composed(data__max_response_length=77)
-    assert config.actor_rollout_ref.actor.loss_scale_factor == 77
-
-
 # --- documentation --------------------------------------------------------------------------------------------------
 
 
@@ -261,12 +259,16 @@ def test_yaml_and_dataclasses_agree() -> None:
 def test_every_option_is_explained_in_the_yaml() -> None:
     """A comment stands right above each option, or above the one before it when they share one."""
     lines = (RECIPE / "config/critique_grpo_trainer.yaml").read_text(encoding="utf-8").splitlines()
-    for option in leaves(asdict(CritiqueGRPOConfig())):
-        leaf = option.rsplit(".", 1)[-1]
-        (position,) = [number for number, line in enumerate(lines) if line.strip().startswith(f"{leaf}: ")]
+    for option in OPTIONS:
+        leaf = "generator: *endpoint" if option.startswith("generator.") else option.rsplit(".", 1)[-1] + ":"
+        found = [number for number, line in enumerate(lines) if f"{line.strip()} ".startswith(f"{leaf} ")]
+        position = found[0]
+        assert len(found) == 1 or option == "refinement.generator"
         assert any(line.strip().startswith("#") for line in lines[position - 2 : position]), option
 
 
-@pytest.mark.parametrize("option", leaves(asdict(CritiqueGRPOConfig())))
+@pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_is_in_the_readme(option: str) -> None:
-    assert option in (RECIPE / "README.md").read_text(encoding="utf-8")
+    """Those of the generator in one line, since they are the judge's."""
+    name = "generator.*" if option.startswith("generator.") else option
+    assert f"`critique_grpo.{name}`" in (RECIPE / "README.md").read_text(encoding="utf-8")

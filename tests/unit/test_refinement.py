@@ -1,14 +1,17 @@
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
+from recipe.critique_grpo.config import SELECTIONS
 from recipe.critique_grpo.refinement import (
     CUT_MARK,
     Message,
     fit_refinement_prompt,
     group_rng,
     is_correct,
+    request_seed,
     select_refinements,
     should_refine,
 )
@@ -48,21 +51,51 @@ SCORES = [0, 1, 0, 0, 1, 0, 1, 0]
 CORRECT = {1, 4, 6}
 
 
-@pytest.mark.parametrize("selection", ["random", "best"])
+SELECTION_DATA: dict[str, list[Any]] = {"lengths": [5, 9, 2, 7, 5, 1, 5, 3], "log_probs": [-0.1 * i for i in range(8)]}
+
+
+@pytest.mark.parametrize("selection", SELECTIONS)
 @pytest.mark.parametrize("num", range(9))
 def test_correct_ones_come_first(selection: str, num: int) -> None:
     for seed in range(20):
-        selected = select_refinements(SCORES, num, selection, random.Random(seed))
+        selected = select_refinements(SCORES, num, selection, random.Random(seed), **SELECTION_DATA)
         assert len(selected) == len(set(selected)) == num
         assert set(selected) <= set(range(8))
         assert set(selected[:3]) <= CORRECT
         assert CORRECT <= set(selected) or num < 3
 
 
-@pytest.mark.parametrize("selection", ["random", "best"])
+@pytest.mark.parametrize("selection", SELECTIONS)
 def test_fewer_than_asked(selection: str) -> None:
-    assert sorted(select_refinements([0, 1], 5, selection, random.Random(0))) == [0, 1]
-    assert select_refinements([], 1, selection, random.Random(0)) == []
+    rng = random.Random(0)
+    assert sorted(select_refinements([0, 1], 5, selection, rng, lengths=[1, 2], log_probs=[-1, -2])) == [0, 1]
+    assert select_refinements([], 1, selection, rng, lengths=[], log_probs=[]) == []
+
+
+@pytest.mark.parametrize(
+    ("selection", "expected"),
+    [
+        ("shortest", [6, 4, 1, 5, 2, 7, 0, 3]),  # lengths 4 5 9, then 1 2 3 5 7
+        ("likeliest", [1, 4, 6, 0, 2, 3, 5, 7]),
+    ],
+)
+def test_shortest_and_likeliest_among_the_correct_then_among_the_others(selection: str, expected: list[int]) -> None:
+    data = {**SELECTION_DATA, "lengths": [5, 9, 2, 7, 5, 1, 4, 3]}
+    for seed in range(5):
+        assert select_refinements(SCORES, 8, selection, random.Random(seed), **data) == expected
+
+
+@pytest.mark.parametrize("selection", ["shortest", "likeliest"])
+def test_ties_are_broken_at_random(selection: str) -> None:
+    taken = {
+        tuple(
+            select_refinements(
+                [1, 1, 1, 0], 2, selection, group_rng(42, step, "q"), lengths=[9, 2, 2, 1], log_probs=[-9, -2, -2, -1]
+            )
+        )
+        for step in range(50)
+    }
+    assert taken == {(1, 2), (2, 1)}
 
 
 @pytest.mark.parametrize(("scores", "pool"), [(SCORES, CORRECT), ([0] * 8, set(range(8))), ([1] * 8, set(range(8)))])
@@ -108,6 +141,19 @@ def test_a_groups_choices_are_the_same_in_every_process_and_release() -> None:
     assert orders == [[5, 6, 0, 1, 7, 3, 2, 4], [0, 4, 5, 1, 3, 7, 2, 6]]
 
 
+def test_a_requests_seed_can_be_repeated_and_is_its_own() -> None:
+    parts = [(seed, step, index, slot, stage) for seed in (1, 2) for step in (1, 11) for index in ("1", "11")
+             for slot in range(8) for stage in ("sample", "refine")]  # fmt: skip
+    seeds = [request_seed(*part) for part in parts]
+    assert seeds == [request_seed(*part) for part in parts] and len(set(seeds)) == len(parts)
+    assert request_seed(1, 11, "1", 0) != request_seed(1, 1, "11", 0)
+
+
+def test_a_requests_seed_is_the_same_in_every_process_and_release() -> None:
+    assert request_seed(42, 3, "17", 0, "refine") == 114864553
+    assert all(0 <= request_seed(42, step) < 2**31 for step in range(100))  # what every server takes
+
+
 # --- prompt ---------------------------------------------------------------------------------------------------------
 
 QUESTION: list[Message] = [{"role": "system", "content": "Be exact."}, {"role": "user", "content": "What is 2+2?"}]
@@ -133,11 +179,14 @@ def conversation(answer: str) -> str:
 FULL, EMPTY = len(conversation(ANSWER)), len(conversation(""))
 
 
-def fit(budget: int, answer: str = ANSWER) -> tuple[str | None, bool]:
-    token_ids, cut = fit_refinement_prompt(
-        QUESTION, [ord(character) for character in answer], REQUEST, budget=budget, encode=encode, decode=decode
-    )
-    return None if token_ids is None else decode(token_ids), cut
+def fit(budget: int, answer: str = ANSWER) -> tuple[str, bool] | None:
+    """(the prompt as text, whether the answer was cut)"""
+    answer_ids = [ord(character) for character in answer]
+    prompt = fit_refinement_prompt(QUESTION, answer_ids, REQUEST, budget=budget, encode=encode, decode=decode)
+    if prompt is None:
+        return None
+    assert prompt.token_ids == encode(prompt.messages)  # an endpoint is sent the messages, the policy the ids
+    return decode(prompt.token_ids), prompt.truncated
 
 
 @pytest.mark.parametrize("budget", [FULL, FULL + 1, 10 * FULL])
@@ -147,8 +196,9 @@ def test_a_prompt_that_fits_is_left_alone(budget: int) -> None:
 
 @pytest.mark.parametrize("budget", range(EMPTY + len(CUT_MARK), FULL))
 def test_a_long_answer_is_cut_in_the_middle(budget: int) -> None:
-    prompt, cut = fit(budget)
-    assert cut and prompt is not None
+    fitted = fit(budget)
+    assert fitted is not None and fitted[1]
+    prompt = fitted[0]
     assert len(prompt) <= budget
     before, after = conversation("\0").split("\0")  # question and request, whole
     assert prompt.startswith(before) and prompt.endswith(after)
@@ -161,14 +211,14 @@ def test_a_long_answer_is_cut_in_the_middle(budget: int) -> None:
 @pytest.mark.parametrize("budget", [1, EMPTY - 1])
 @pytest.mark.parametrize("answer", [ANSWER, ""])
 def test_none_when_not_even_an_empty_answer_fits(budget: int, answer: str) -> None:
-    assert fit(budget, answer) == (None, True)
+    assert fit(budget, answer) is None
 
 
 def test_none_only_when_not_even_an_empty_answer_fits() -> None:
     """Also where an empty answer fits and the mark of the cut does not."""
     for budget in range(EMPTY, EMPTY + len(CUT_MARK)):
-        prompt, cut = fit(budget)
-        assert cut and prompt is not None and len(prompt) <= budget
+        fitted = fit(budget)
+        assert fitted is not None and len(fitted[0]) <= budget and fitted[1]
 
 
 def test_the_budget_holds_when_cut_text_takes_more_tokens_than_it_had() -> None:
@@ -183,7 +233,7 @@ def test_the_budget_holds_when_cut_text_takes_more_tokens_than_it_had() -> None:
     lengths = []
     empty = len(costly([*QUESTION, {"role": "assistant", "content": CUT_MARK}, {"role": "user", "content": REQUEST}]))
     for budget in range(empty, empty + 80):
-        token_ids, _ = fit_refinement_prompt(QUESTION, ids, REQUEST, budget=budget, encode=costly, decode=decode)
-        assert token_ids is not None and len(token_ids) <= budget
-        lengths.append(len(token_ids))
+        prompt = fit_refinement_prompt(QUESTION, ids, REQUEST, budget=budget, encode=costly, decode=decode)
+        assert prompt is not None and len(prompt.token_ids) <= budget
+        lengths.append(len(prompt.token_ids))
     assert max(lengths) > empty  # some of the answer was kept where there was room

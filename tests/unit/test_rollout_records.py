@@ -1,10 +1,12 @@
 import json
 import math
+from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from recipe.critique_grpo.critics import Critique
 from recipe.critique_grpo.rollout_records import (
     GroupRecord,
     RefinementRecord,
@@ -23,18 +25,19 @@ def refined_group() -> GroupRecord:
         index="17",
         question="Wie groß ist π·2?",
         ground_truth="2π",
-        responses=[ResponseRecord(f"wrong {slot}", 0.0, critique=f"no {slot}") for slot in range(4)],
-        sample_s=2.0,
+        responses=[
+            ResponseRecord(f"wrong {slot}", 0.0, tokens=slot, critique=Critique(f"no {slot}", tokens=5))
+            for slot in range(4)
+        ],
         triggered=True,
         refinements=[
             RefinementRecord(0, "still wrong", 0.0, tokens=10),
-            RefinementRecord(1, "right", 1.0, tokens=20, selected=True),
+            RefinementRecord(1, "right", 1.0, tokens=20, generator="endpoint", selected=True),
             RefinementRecord(3, "wrong again", 0.0, tokens=30),
         ],
+        refinements_aborted=4,
         prompt_truncated=2,
         prompt_skipped=1,
-        critique_s=0.5,
-        refine_s=4.0,
     )
 
 
@@ -44,8 +47,7 @@ def plain_group() -> GroupRecord:
         index="18",
         question="1+1?",
         ground_truth="2",
-        responses=[ResponseRecord("2", 1.0), ResponseRecord("3", 0.0), ResponseRecord("2", 1.0), ResponseRecord("", 0)],
-        sample_s=5.0,
+        responses=[ResponseRecord(text, score, tokens=3) for text, score in (("2", 1), ("3", 0), ("2", 1), ("", 0))],
     )
 
 
@@ -57,26 +59,27 @@ def test_metrics() -> None:
         "critique_grpo/refinement_success": 1 / 3,
         "critique_grpo/selected_success": 1.0,
         "critique_grpo/refinements": 3.0,
+        "critique_grpo/refinements_aborted": 4.0,
         "critique_grpo/refine_tokens": 60.0,
+        "critique_grpo/selected_tokens_mean": 20.0,
         "critique_grpo/critique_valid": 1.0,
         "critique_grpo/critique_retries": 0.0,
         "critique_grpo/critic_errors": 0.0,
         "critique_grpo/prompt_truncated": 2.0,
         "critique_grpo/prompt_skipped": 1.0,
-        "critique_grpo/timing_s/sample": 5.0,
-        "critique_grpo/timing_s/critique": 0.5,
-        "critique_grpo/timing_s/refine": 4.0,
     }
 
 
-def test_invalid_critiques_and_retries_are_counted_in_refined_groups_only() -> None:
+def test_critiques_are_counted_wherever_they_stand() -> None:
+    """Of responses and, where the critic decides the reward, of refinements and of groups that are not refined."""
     refined, plain = refined_group(), plain_group()
-    refined.responses[1] = replace(refined.responses[1], critique_valid=False, critique_retries=3)
-    refined.responses[2] = replace(refined.responses[2], critique_retries=1)
-    plain.responses[0] = replace(plain.responses[0], critique_valid=False, critique_retries=9)
+    refined.responses[1].critique = Critique("no", valid=False, retries=3)  # no usable verdict: a fallback
+    refined.responses[2].critique = Critique(None, valid=False, retries=1, error=True)  # the judge was not there
+    refined.refinements[0].critique = Critique("no", verdict=False, retries=2)
+    plain.responses[0].critique = Critique("yes", verdict=True)
     metrics = rollout_metrics([refined, plain])
-    assert metrics["critique_grpo/critique_valid"] == 3 / 4
-    assert metrics["critique_grpo/critique_retries"] == 4
+    assert metrics["critique_grpo/critique_valid"] == 4 / 6
+    assert metrics["critique_grpo/critique_retries"] == 6
     assert metrics["critique_grpo/critic_errors"] == 1
 
 
@@ -97,9 +100,11 @@ def test_a_record_without_texts_gives_the_same_metrics_and_reason() -> None:
 def test_texts_travel_only_when_they_will_be_dumped() -> None:
     assert refined_group().for_transport(with_texts=True) == refined_group()
     original = refined_group()
+    original.refinements[0].critique = Critique("no good")
+    untouched = deepcopy(original)
     travelling = json.dumps(asdict(original.for_transport(with_texts=False)), ensure_ascii=False)
-    assert original == refined_group()  # the original keeps its texts
-    for text in ("wrong 0", "no 0", "still wrong", "right", "Wie groß"):
+    assert original == untouched  # which keeps its texts
+    for text in ("wrong 0", "no 0", "no good", "still wrong", "right", "Wie groß", "2π"):
         assert text not in travelling
 
 

@@ -1,0 +1,125 @@
+"""Who writes text during a rollout: the policy on its rollout servers, or a model behind an endpoint."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+from uuid import uuid4
+
+from verl.workers.rollout.replica import TokenOutput
+
+from recipe.critique_grpo.config import EndpointConfig
+from recipe.critique_grpo.stage_clock import StageClock
+from verl_ext.abortable_client import AbortableClient
+from verl_ext.chat_client import ChatClient, ChatError, Reply
+
+Messages = list[dict[str, str]]
+
+
+class PolicyClient(AbortableClient):
+    """The rollout servers; counts time and tokens of every request under its stage."""
+
+    def __init__(self, *args: Any, clock: StageClock, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.clock = clock
+
+    async def generate(self, request_id: str, *, stage: str = "sample", **kwargs: Any) -> TokenOutput:
+        """As verl's ``generate``; verl's own agent loops name no stage, and sample."""
+        with self.clock.under_way(stage, generating=True):
+            output = await super().generate(request_id, **kwargs)
+        if stage != "critique":  # those are counted by the critic, with a judge's
+            self.clock.count_tokens(stage, len(output.token_ids))
+        return output
+
+
+@dataclass
+class Generated:
+    """Token ids of the policy's vocabulary; ``log_probs`` if they were asked for; the server's ``extra_fields``."""
+
+    token_ids: list[int]
+    log_probs: Sequence[float] | None = None
+    extra_fields: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def mean_log_prob(self) -> float | None:
+        """Per token; None without log-probs or tokens."""
+        return sum(self.log_probs) / len(self.log_probs) if self.log_probs else None
+
+
+class PolicyChat:
+    """The policy as its own judge (critique type ``self``), through its rollout servers.
+
+    Args:
+        encode: chat messages -> token ids with the generation prompt.
+        decode: token ids -> text without special tokens.
+        sampling: parameters of every request, such as the temperature.
+        max_model_len: tokens that prompt and reply may have together; None for no limit of ours.
+        seeded: pass the request's seed on.
+    """
+
+    def __init__(
+        self,
+        client: PolicyClient,
+        encode: Callable[[Messages], list[int]],
+        decode: Callable[[Sequence[int]], str],
+        *,
+        sampling: dict[str, Any],
+        eos_token_id: int,
+        max_model_len: int | None,
+        seeded: bool,
+    ) -> None:
+        self.client = client
+        self.encode = encode
+        self.decode = decode
+        self.sampling = sampling
+        self.eos_token_id = eos_token_id
+        self.max_model_len = max_model_len
+        self.seeded = seeded
+
+    async def __call__(self, messages: Messages, *, seed: int, max_tokens: int) -> Reply:
+        """One reply.
+
+        Raises:
+            ChatError: the request leaves no room for a reply.
+        """
+        prompt_ids = self.encode(messages)
+        if self.max_model_len is not None:
+            max_tokens = min(max_tokens, self.max_model_len - len(prompt_ids))
+        if max_tokens < 1:
+            raise ChatError(
+                f"a self-critique's request has {len(prompt_ids)} tokens, rollout.max_model_len is "
+                f"{self.max_model_len}: raise it, or shorten the template or data.max_response_length"
+            )
+        output = await self.client.generate(
+            uuid4().hex,
+            stage="critique",
+            prompt_ids=prompt_ids,
+            sampling_params={**self.sampling, "max_tokens": max_tokens, **({"seed": seed} if self.seeded else {})},
+        )
+        token_ids = list(output.token_ids)
+        ended = bool(token_ids) and (len(token_ids) < max_tokens or token_ids[-1] == self.eos_token_id)
+        return Reply(text=self.decode(token_ids), tokens=len(token_ids), finished=ended)
+
+
+def unstreamed(engine: str) -> dict[str, Any]:
+    """Sampling parameters that keep vLLM from decoding and handing over every single token of a request.
+
+    Token ids are all that is wanted, and only at the end; the rest is half of the work of a small model's server.
+    """
+    if engine != "vllm":
+        return {}
+    from vllm.sampling_params import RequestOutputKind
+
+    return {"detokenize": False, "output_kind": RequestOutputKind.FINAL_ONLY}
+
+
+def endpoint_client(config: EndpointConfig) -> ChatClient:
+    """The client of ``critique_grpo.judge`` or ``critique_grpo.generator``."""
+    return ChatClient(**asdict(config))
+
+
+def reply_token_ids(reply: Reply, tokenizer: Any, max_length: int) -> list[int]:
+    """Another model's text as the policy's token ids, ended like the policy's own answers if it was complete."""
+    token_ids = list(tokenizer.encode(reply.text, add_special_tokens=False))
+    if reply.finished:  # never end what was cut off
+        token_ids.append(tokenizer.eos_token_id)
+    return token_ids[:max_length]

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Measure what the streaming rollout stage saves: the same requests through a stage with barriers, through ours, and
+# through ours with stop_after_correct, on a real vLLM server with a tiny model; then on a simulated server, for sizes
+# that a laptop does not serve.
+#
+#   bash scripts/bench_rollout.sh [--rounds 5] [--max_num_seqs 128] [--measured outputs/bench/measured.json]
+#
+#   OUT    where model, data and results go (default: outputs/bench)
+#   VENV   virtual environment to make or use (default: .venv)
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+if [[ "${1:-}" == "-h" || "${1:-}" == "--help" ]]; then
+  sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"
+  exit 0
+fi
+out="${OUT:-outputs/bench}"
+venv="${VENV:-$PWD/.venv}"
+bash scripts/install_cpu.sh "$venv"
+# shellcheck source=scripts/cpu_env.sh
+source scripts/cpu_env.sh
+python="$venv/bin/python"
+
+"$python" -m data_preprocess.smollm2 --local_save_dir "$out/smollm2"
+"$python" -m data_preprocess.tiny_model --tokenizer_from "$out/smollm2" --local_save_dir "$out/tiny"
+[[ -f "$out/data/train.parquet" ]] ||
+  "$python" -m data_preprocess.arithmetic --local_save_dir "$out/data" --train_size 64 --val_size 1
+"$python" -u -m recipe.critique_grpo.bench --model "$out/tiny" --data "$out/data/train.parquet" --out "$out" "$@"

@@ -1,0 +1,226 @@
+"""Training with every critique type, judges on loopback: one that misbehaves, and a real vLLM server with SmolLM2."""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import REPO, run_logged
+
+pytestmark = pytest.mark.e2e
+TESTS = Path(__file__).parents[1]
+STEPS, GROUPS, N = 3, 6, 4
+FAULTS = "incorrect,429:0.05,incorrect,500,incorrect,correct,noverdict,incorrect,empty,garbage,incorrect,drop"
+Dump = list[dict[str, Any]]
+
+
+@contextmanager
+def serving(command: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[str]]:
+    with open(log, "w") as file:
+        process = subprocess.Popen(command, cwd=REPO, env=environment, stdout=subprocess.PIPE, stderr=file, text=True)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def fault_server(script: str, environment: dict[str, str], folder: Path, *arguments: str) -> Iterator[str]:
+    command = [sys.executable, str(TESTS / "fault_server.py"), "--script", script, "--cycle", *arguments]
+    with serving(command, environment, folder / "fault.log") as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+
+
+@contextmanager
+def vllm_server(model: Path, environment: dict[str, str], folder: Path) -> Iterator[str]:
+    """A real OpenAI-compatible server. It starts while the training does; the client tries again until it is there."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--port", str(port)]
+    command += ["--served-model-name", "judge", "--dtype", "float32", "--enforce-eager", "--max-model-len", "1024"]
+    with serving([*command, "--host", "127.0.0.1"], environment, folder / "judge.log") as process:
+        yield f"http://127.0.0.1:{port}/v1"
+        assert process.poll() is None, (folder / "judge.log").read_text()[-3000:]
+
+
+def get(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=10) as page:
+        return page.read().decode()
+
+
+@pytest.fixture(scope="module")
+def runs(
+    tmp_path_factory: pytest.TempPathFactory, smollm2: Path, overrides: list[str], cpu_environment: dict[str, str]
+) -> dict[str, Any]:
+    """Every run's dump by step, metrics by step and error; and what the judges counted."""
+    folder = tmp_path_factory.mktemp("critique_types")
+    environment = {**cpu_environment, "OPENAI_API_KEY": "not-a-secret"}
+    with (
+        vllm_server(smollm2, environment, folder) as real,
+        fault_server(FAULTS, environment, folder) as faulty,
+        fault_server("incorrect,correct", environment, folder) as fair,
+        fault_server("401", environment, folder) as closed,
+        fault_server("text", environment, folder, "--text", "It is \\boxed{7}.") as stronger,
+    ):
+        patient = {"max_retries": 8, "timeout_s": 60, "sampling": {"temperature": 0.7}}
+
+        def judge(url: str) -> dict[str, Any]:
+            return {"base_url": url, "model": "judge", **patient}
+
+        settings: dict[str, Any] = {
+            # First, so that both start from the same weights.
+            "first": {"critique": {"type": "indicative_gt"}},
+            "second": {"critique": {"type": "indicative_gt"}},
+            **{name: {"critique": {"type": name}} for name in ("indicative", "retry", "inverted", "random")},
+            "self": {
+                "critique": {
+                    "type": "self",
+                    "reference": False,
+                    "fallback": "indicative",
+                    "max_tokens": 24,
+                    "failure_budget": 1.0,
+                }
+            },
+            "faulty": {"critique": {"type": "cot", "attempts": 2, "failure_budget": 1.0}, "judge": judge(faulty)},
+            "rewarding": {"critique": {"type": "cot"}, "judge": judge(fair), "reward": {"source": "critique"}},
+            "closed": {"critique": {"type": "cot"}, "judge": judge(closed)},
+            "stronger": {
+                "refinement": {"generator": "endpoint", "stop_after_correct": True},
+                "generator": judge(stronger),
+            },
+            "cot": {
+                "critique": {"type": "cot", "attempts": 2, "max_tokens": 64, "failure_budget": 1.0},
+                "judge": judge(real),
+            },
+        }
+        (folder / "runs.json").write_text(json.dumps(settings))
+        command = [sys.executable, str(TESTS / "e2e" / "train_in_turn.py"), str(folder / "runs.json"), str(folder)]
+        command += [
+            *overrides,
+            f"trainer.total_training_steps={STEPS}",
+            "trainer.logger=[file]",
+            "trainer.resume_mode=disable",
+            "data.shuffle=false",
+            "actor_rollout_ref.rollout.max_model_len=640",
+            f"trainer.default_local_dir={folder}/checkpoints",
+        ]
+        log = run_logged(command, folder / "train.log", environment, timeout=1500)
+        counted = re.findall(r"^vllm:request_success_total\{[^}]*\} (\S+)", get(f"{real[:-3]}/metrics"), re.MULTILINE)
+        result: dict[str, Any] = {
+            "log": log,
+            "faulty requests": json.loads(get(f"{faulty[:-3]}/stats")),
+            "real requests": sum(map(float, counted)),
+        }
+    for name in settings:
+        error = folder / name / "error.txt"
+        result[name] = {
+            "error": error.read_text() if error.exists() else None,
+            "steps": [json.loads(line)["data"] for line in (folder / name / "metrics.jsonl").open()],
+            "groups": [json.loads(line) for step in range(1, STEPS + 1) for line in dump_lines(folder / name, step)],
+        }
+    return result
+
+
+def dump_lines(folder: Path, step: int) -> list[str]:
+    path = folder / "rollouts" / f"{step}.jsonl"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def critiques(groups: Dump) -> Dump:
+    return [response["critique"] for group in groups for response in group["responses"]]
+
+
+TRAINED = ["indicative", "retry", "inverted", "random", "self", "faulty", "rewarding", "stronger", "cot"]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_training_goes_through(runs: dict[str, Any], name: str) -> None:
+    run = runs[name]
+    assert run["error"] is None
+    assert len(run["steps"]) == STEPS
+    assert len(run["groups"]) == STEPS * GROUPS
+    for group in run["groups"]:
+        assert len(group["responses"]) == N
+        assert sum(refinement["selected"] for refinement in group["refinements"]) == (1 if group["triggered"] else 0)
+    assert all(0 < step["critique_grpo/refined_fraction"] <= 1 / N for step in run["steps"])
+    assert all(step["critique_grpo/timing_s/idle"] <= step["critique_grpo/timing_s/rollout"] for step in run["steps"])
+
+
+def test_same_seed_same_groups(runs: dict[str, Any]) -> None:
+    first, second = runs["first"]["groups"], runs["second"]["groups"]
+    assert first == second
+    assert len({response["text"] for group in first for response in group["responses"]}) > GROUPS * STEPS
+
+
+def test_what_critics_without_a_judge_say(runs: dict[str, Any]) -> None:
+    def said(name: str) -> set[str]:
+        return {critique["text"] for critique in critiques(runs[name]["groups"])}
+
+    assert said("indicative") == {"Your answer is wrong."}
+    assert said("inverted") == {"Your answer is correct."}
+    assert said("random") == {"Your answer is wrong.", "Your answer is correct."}
+    assert said("retry") == {""}
+
+
+def test_a_judge_that_misbehaves_costs_no_request_and_is_counted(runs: dict[str, Any]) -> None:
+    found = critiques(runs["faulty"]["groups"])
+    assert len(found) == STEPS * GROUPS * N
+    stats = runs["faulty requests"]["behaviours"]
+    usable = [critique for critique in found if critique["valid"]]
+    assert usable and len(usable) < len(found)
+    # Every usable critique came from one "incorrect"; what the server refused was sent again.
+    assert len(usable) == stats["incorrect"]
+    asked = sum(1 + critique["retries"] for critique in found)
+    refused = sum(stats.get(name, 0) for name in ("429", "500", "drop"))
+    assert runs["faulty requests"]["requests"] - refused == pytest.approx(asked, abs=stats["garbage"])
+    steps = runs["faulty"]["steps"]
+    assert sum(step["critique_grpo/critique_retries"] for step in steps) == sum(one["retries"] for one in found)
+    assert sum(step["critique_grpo/critic_errors"] for step in steps) == sum(one["error"] for one in found)
+
+
+def test_the_run_stops_when_too_many_critiques_are_fallbacks(runs: dict[str, Any]) -> None:
+    assert "failure_budget is 0.2" in runs["closed"]["error"]
+    assert len(runs["closed"]["steps"]) < STEPS
+
+
+def test_the_verdict_is_the_reward_when_the_critic_decides(runs: dict[str, Any]) -> None:
+    groups = runs["rewarding"]["groups"]
+    rows = [row for group in groups for row in [*group["responses"], *group["refinements"]]]
+    assert {row["score"] for row in rows} == {0.0, 1.0}
+    assert all(row["score"] == float(row["critique"]["verdict"]) for row in rows)
+    assert any(step["actor/grad_norm"] > 0 for step in runs["rewarding"]["steps"])
+
+
+def test_another_models_text_enters_as_token_ids_and_is_marked(runs: dict[str, Any]) -> None:
+    groups = runs["stronger"]["groups"]
+    assert {refinement["text"] for group in groups for refinement in group["refinements"]} == {"It is \\boxed{7}."}
+    assert {refinement["generator"] for group in groups for refinement in group["refinements"]} == {"endpoint"}
+
+
+def test_self_critiques_come_from_the_policy(runs: dict[str, Any]) -> None:
+    found = critiques(runs["self"]["groups"])
+    # A random model gives no verdict, so each was asked for as often as allowed, and a fallback stood in.
+    assert all(not critique["valid"] and critique["retries"] == 2 and critique["tokens"] > 0 for critique in found)
+    tokens = sum(step["critique_grpo/tokens/critique"] for step in runs["self"]["steps"])
+    assert tokens == sum(critique["tokens"] for critique in found)
+
+
+def test_a_real_judge_answers_every_request_once(runs: dict[str, Any]) -> None:
+    found = critiques(runs["cot"]["groups"])
+    assert not any(critique["error"] for critique in found)
+    assert runs["real requests"] == sum(1 + critique["retries"] for critique in found)
+
+
+def test_the_key_is_written_nowhere(runs: dict[str, Any]) -> None:
+    assert "not-a-secret" not in runs["log"]
+    assert "not-a-secret" not in json.dumps([runs[name]["groups"] for name in TRAINED])

@@ -1,0 +1,72 @@
+"""Train with one set of recipe options after another, in a single start of the real system: a start costs a minute.
+
+    python train_in_turn.py RUNS.json FOLDER HYDRA_OVERRIDES...
+
+RUNS.json: {name: {option under critique_grpo: value}}. Each is a whole run of verl's ``fit`` with rollout workers of
+its own; it leaves FOLDER/<name>/metrics.jsonl and FOLDER/<name>/rollouts/. One that ends with an error leaves error.txt.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import ray
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf, open_dict
+
+CONFIG = Path(__file__).resolve().parents[2] / "recipe" / "critique_grpo" / "config"
+
+
+@ray.remote
+class InTurnRunner:
+    """Starts the recipe's trainer as its task runner does; ``fit`` is called once for every run."""
+
+    def run(self, config: Any) -> None:
+        from verl.trainer import main_ppo_v0
+
+        from recipe.critique_grpo.config import validate
+        from recipe.critique_grpo.ray_trainer import RayCritiqueGRPOTrainer
+        from recipe.critique_grpo.rollout import CritiqueRefinementManager
+
+        class InTurnTrainer(RayCritiqueGRPOTrainer):
+            def fit(self) -> None:
+                untouched = OmegaConf.create(OmegaConf.to_container(self.config.critique_grpo))
+                for name, options in self.config.in_turn.runs.items():
+                    folder = Path(self.config.in_turn.folder) / name
+                    folder.mkdir(parents=True)
+                    os.environ["VERL_FILE_LOGGER_PATH"] = str(folder / "metrics.jsonl")
+                    changes = OmegaConf.create({"dump_dir": str(folder / "rollouts"), **options})
+                    self.config.critique_grpo = OmegaConf.merge(untouched, changes)
+                    self.options = validate(self.config)
+                    self.async_rollout_manager = CritiqueRefinementManager.create(
+                        self.config,
+                        llm_client=self.llm_server_manager.get_client(),
+                        reward_loop_worker_handles=self.reward_loop_manager.reward_loop_worker_handles,
+                    )
+                    try:
+                        super().fit()
+                    except Exception as error:
+                        (folder / "error.txt").write_text(str(error), encoding="utf-8")
+                    for worker in self.async_rollout_manager.agent_loop_workers:
+                        ray.kill(worker)
+
+        main_ppo_v0.RayPPOTrainer = InTurnTrainer
+        main_ppo_v0.TaskRunner.__ray_metadata__.modified_class().run(config)
+
+
+def main() -> None:
+    runs, folder, *overrides = sys.argv[1:]
+    with initialize_config_dir(str(CONFIG), version_base=None):
+        config = compose("critique_grpo_trainer", overrides=overrides)
+    with open_dict(config):
+        config.in_turn = {"runs": json.loads(Path(runs).read_text(encoding="utf-8")), "folder": folder}
+
+    from verl.trainer.main_ppo import run_ppo
+
+    run_ppo(config, task_runner_class=InTurnRunner)
+
+
+if __name__ == "__main__":
+    main()
