@@ -5,6 +5,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +23,9 @@ Dump = list[dict[str, Any]]
 
 
 @contextmanager
-def serving(command: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[str]]:
+def serving(command: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     with open(log, "w") as file:
-        process = subprocess.Popen(command, cwd=REPO, env=environment, stdout=subprocess.PIPE, stderr=file, text=True)
+        process = subprocess.Popen(command, cwd=REPO, env=environment, stdout=file, stderr=subprocess.STDOUT)
     try:
         yield process
     finally:
@@ -35,9 +36,13 @@ def serving(command: list[str], environment: dict[str, str], log: Path) -> Itera
 @contextmanager
 def fault_server(script: str, environment: dict[str, str], folder: Path, *arguments: str) -> Iterator[str]:
     command = [sys.executable, str(TESTS / "fault_server.py"), "--script", script, "--cycle", *arguments]
-    with serving(command, environment, folder / "fault.log") as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
+    log = folder / f"fault.{script.replace(':', '.')}.log"
+    with serving(command, environment, log):
+        for _ in range(300):
+            if log.read_text().startswith("http"):
+                break
+            time.sleep(0.1)
+        yield log.read_text().strip()
 
 
 @contextmanager
@@ -99,7 +104,7 @@ def runs(
                 "generator": judge(stronger),
             },
             "cot": {
-                "critique": {"type": "cot", "attempts": 2, "max_tokens": 64, "failure_budget": 1.0},
+                "critique": {"type": "cot", "attempts": 2, "max_tokens": 16, "failure_budget": 1.0},
                 "judge": judge(real),
             },
         }

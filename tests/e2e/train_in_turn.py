@@ -3,7 +3,7 @@
     python train_in_turn.py RUNS.json FOLDER HYDRA_OVERRIDES...
 
 RUNS.json: {name: {option under critique_grpo: value}}. Each is a whole run of verl's ``fit`` with rollout workers of
-its own; it leaves FOLDER/<name>/metrics.jsonl and FOLDER/<name>/rollouts/. One that ends with an error leaves error.txt.
+its own; it leaves FOLDER/<name>/metrics.jsonl and FOLDER/<name>/rollouts/, and error.txt if it ends with an error.
 """
 
 import json

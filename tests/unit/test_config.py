@@ -164,6 +164,16 @@ def test_who_is_asked_needs_a_name() -> None:
         from_config(own(**who, **{f"{name}.model": "strong"}))
 
 
+@pytest.mark.parametrize("kind", ["cot", "self"])
+def test_a_fallback_does_not_tell_what_the_judge_must_not_know(kind: str) -> None:
+    blind = {"critique.type": kind, "judge.model": "judge", "critique.reference": False}
+    with pytest.raises(ConfigError, match="critique_grpo.critique.reference=false.*critique.fallback=indicative_gt"):
+        from_config(own(**blind))
+    for fallback in ("indicative", "skip"):
+        from_config(own(**blind, **{"critique.fallback": fallback}))
+    from_config(own(**{**blind, "critique.type": "indicative_gt"}))  # which asks no judge
+
+
 @pytest.mark.parametrize("kind", ["indicative", "indicative_gt", "retry", "inverted", "random"])
 def test_only_a_critic_that_judges_can_decide_the_reward(kind: str) -> None:
     with pytest.raises(ConfigError) as error:

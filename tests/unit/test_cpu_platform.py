@@ -24,13 +24,14 @@ Facts = dict[str, Any]
 
 #: Both scripts print a mapping of facts; what raises becomes the text of its exception.
 PRELUDE = """
-import importlib.metadata, inspect, json, os, sys, tempfile
+import importlib.metadata, inspect, json, os, sys, tempfile, types
 facts = {}
 def fact(function):
     try:
         facts[function.__name__] = function()
     except BaseException as error:
         facts[function.__name__] = f"{type(error).__name__}: {error}"
+import numpy as np
 import verl
 import torch
 import torch.distributed as dist
@@ -175,6 +176,41 @@ vllm_plugin.register()
 def packed_after(): return packed_layer()
 @fact
 def received_after(): return received()
+class Runner:
+    # Two seeded requests, the second of them in the middle of its prompt.
+    def __init__(self):
+        self.input_batch = types.SimpleNamespace(num_reqs=2, generators={})
+        for row in (0, 1):
+            self.input_batch.generators[row] = torch.Generator().manual_seed(row)
+        self.discard_request_mask = types.SimpleNamespace(np=np.array([False, True, True]))
+    def draw(self, *args):
+        return [torch.rand(1, generator=one).item() for one in self.input_batch.generators.values()]
+    def seen(self, *args):
+        return list(self.input_batch.generators)
+@fact
+def rewound():
+    from vllm.v1.worker.cpu_model_runner import CPUModelRunner
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+    from unittest import mock
+    with mock.patch.object(GPUModelRunner, "_sample", Runner.draw), \
+            mock.patch.object(GPUModelRunner, "_bookkeeping_sync", Runner.seen):
+        for name in ("_sample", "_bookkeeping_sync"):
+            if name in vars(CPUModelRunner):
+                delattr(CPUModelRunner, name)
+        vllm_plugin.rewind_seeded_requests()
+        runner = Runner()
+        first, second = CPUModelRunner._sample(runner), CPUModelRunner._sample(runner)
+        kept = CPUModelRunner._bookkeeping_sync(runner)
+    return [first[0] != second[0], first[1] == second[1], kept, sorted(runner.input_batch.generators)]
+@fact
+def offsets():
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+    try:
+        torch.Generator().get_offset()
+        refused = False
+    except RuntimeError:
+        refused = True
+    return [refused, "gen.set_offset(gen.get_offset() - 4)" in inspect.getsource(GPUModelRunner._bookkeeping_sync)]
 @fact
 def remove_weight():
     from vllm.model_executor.layers.linear import UnquantizedLinearMethod
@@ -301,6 +337,11 @@ def test_received_weights_outlive_the_buffer(cpu: Facts) -> None:
     assert cpu["received_after"] == ["w", True, True, False]
 
 
+@CPU_BUILD
+def test_a_seeded_request_whose_prompt_is_prefilled_in_parts_draws_as_if_it_were_not(cpu: Facts) -> None:
+    assert cpu["rewound"] == [True, True, [0], [0, 1]]
+
+
 # --- a plugin that fails is loud ------------------------------------------------------------------------------------
 
 
@@ -313,6 +354,7 @@ class Refuse:
         if name == "verl_ext.cpu.platform":
             raise ImportError("broken on purpose")
 sys.meta_path.insert(0, Refuse())
+import numpy as np
 import verl
 print("went on")
 """
@@ -323,13 +365,14 @@ print("went on")
     assert "Traceback" in process.stderr
 
 
-@pytest.mark.parametrize("step", ["keep_linear_weights", "clone_received_weights"])
+@pytest.mark.parametrize("step", ["keep_linear_weights", "clone_received_weights", "rewind_seeded_requests"])
 def test_a_vllm_plugin_that_cannot_be_installed_ends_the_process(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise AttributeError("upstream renamed it")
 
     monkeypatch.setattr(vllm_plugin, "keep_linear_weights", lambda: None)
     monkeypatch.setattr(vllm_plugin, "clone_received_weights", lambda: None)
+    monkeypatch.setattr(vllm_plugin, "rewind_seeded_requests", lambda: None)
     monkeypatch.setattr(vllm_plugin, step, fail)
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
     with pytest.raises(SystemExit, match="verl_ext.*upstream renamed it"):
@@ -383,3 +426,8 @@ def test_upstream_5_vllm_drops_packed_weights(cpu: Facts) -> None:
 @CPU_BUILD
 def test_upstream_6_received_weights_are_views(cpu: Facts) -> None:
     assert cpu["received_before"] == ["w", True, True, True]
+
+
+@CPU_BUILD
+def test_upstream_9_vllm_winds_back_a_generator_by_an_offset_that_it_does_not_have_on_a_cpu(cpu: Facts) -> None:
+    assert cpu["offsets"] == [True, True]

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from recipe.critique_grpo.stage_clock import STAGES, StageClock, StageTimes, stage_metrics
+from recipe.critique_grpo.stage_clock import STAGES, WRITING, StageClock, StageTimes, stage_metrics
 
 pytestmark = pytest.mark.unit
 
@@ -98,13 +98,13 @@ def test_restart_forgets_the_past_and_keeps_what_is_under_way(clock: StageClock,
         watch.seconds += 2
     times = clock.times()
     assert (times.seconds["score"], times.wall, times.idle) == (2, 2, 2)
-    assert times.tokens == dict.fromkeys(STAGES, 0)
+    assert times.tokens == dict.fromkeys(WRITING, 0)
 
 
 def test_tokens_add_up_by_stage(clock: StageClock) -> None:
     for stage, tokens in (("sample", 5), ("refine", 7), ("sample", 6)):
         clock.count_tokens(stage, tokens)
-    assert clock.times().tokens == {"sample": 11, "score": 0, "critique": 0, "refine": 7}
+    assert clock.times().tokens == {"sample": 11, "critique": 0, "refine": 7}
 
 
 def test_what_was_read_does_not_change_any_more(clock: StageClock, watch: Watch) -> None:
@@ -113,7 +113,7 @@ def test_what_was_read_does_not_change_any_more(clock: StageClock, watch: Watch)
         watch.seconds += 1
         clock.count_tokens("sample", 5)
     clock.times()
-    assert times == StageTimes(seconds=dict.fromkeys(STAGES, 0.0), tokens=dict.fromkeys(STAGES, 0))
+    assert times == StageTimes(seconds=dict.fromkeys(STAGES, 0.0), tokens=dict.fromkeys(WRITING, 0))
 
 
 def test_the_default_clock_measures_seconds() -> None:
@@ -131,7 +131,7 @@ def times(scale: int) -> StageTimes:
         seconds={stage: scale * (number + 1.0) for number, stage in enumerate(STAGES)},
         wall=scale * 10.0,
         idle=7.0 - scale,
-        tokens={stage: scale * 100 for stage in STAGES},
+        tokens={stage: scale * 100 for stage in WRITING},
     )
 
 
@@ -144,7 +144,6 @@ def test_metrics_are_of_the_slowest_worker_and_of_all_tokens() -> None:
         "critique_grpo/timing_s/rollout": 30,
         "critique_grpo/timing_s/idle": 6,
         "critique_grpo/tokens/sample": 400,
-        "critique_grpo/tokens/score": 400,
         "critique_grpo/tokens/critique": 400,
         "critique_grpo/tokens/refine": 400,
     }

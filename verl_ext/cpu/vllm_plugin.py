@@ -1,4 +1,4 @@
-"""vLLM plugin: lets verl update the weights of a CPU server (entry point ``vllm.general_plugins``)."""
+"""vLLM plugin for a CPU server: weight updates, seeded requests (entry point ``vllm.general_plugins``)."""
 
 import functools
 import sys
@@ -38,6 +38,40 @@ def clone_received_weights() -> None:
     BucketedWeightReceiver.receive_weights = receive_weights
 
 
+def rewind_seeded_requests() -> None:
+    """A prompt may be prefilled in parts, and what is sampled after a part is thrown away. vLLM then winds a seeded
+    request's generator back by an offset, which a CPU's generator does not have: the server dies. Here the state of
+    before is put back."""
+    import numpy as np
+    from vllm.v1.worker.cpu_model_runner import CPUModelRunner
+
+    sample, bookkeep = CPUModelRunner._sample, CPUModelRunner._bookkeeping_sync
+
+    def thrown_away(runner: Any) -> dict[int, Any]:
+        rows = np.nonzero(runner.discard_request_mask.np[: runner.input_batch.num_reqs])[0].tolist()
+        return {row: runner.input_batch.generators[row] for row in rows if row in runner.input_batch.generators}
+
+    @functools.wraps(sample)
+    def _sample(self: Any, *args: Any, **kwargs: Any) -> Any:
+        states = [(generator, generator.get_state()) for generator in thrown_away(self).values()]
+        output = sample(self, *args, **kwargs)
+        for generator, state in states:
+            generator.set_state(state)
+        return output
+
+    @functools.wraps(bookkeep)
+    def _bookkeeping_sync(self: Any, *args: Any, **kwargs: Any) -> Any:
+        hidden = thrown_away(self)
+        for row in hidden:
+            del self.input_batch.generators[row]
+        try:
+            return bookkeep(self, *args, **kwargs)
+        finally:
+            self.input_batch.generators.update(hidden)
+
+    CPUModelRunner._sample, CPUModelRunner._bookkeeping_sync = _sample, _bookkeeping_sync
+
+
 def register() -> None:
     """Called by vLLM in each of its processes."""
     if not enabled():
@@ -45,7 +79,8 @@ def register() -> None:
     try:
         keep_linear_weights()
         clone_received_weights()
+        rewind_seeded_requests()
     except Exception as error:
-        # vLLM logs a plugin's exception and goes on; a server without these two would fail much later.
+        # vLLM logs a plugin's exception and goes on; a server without these would fail much later.
         traceback.print_exc()
         sys.exit(f"verl_ext: the CPU plugin for vLLM could not be installed ({error!r}); see the traceback above.")

@@ -83,7 +83,7 @@ class SimulatedServer:
         self.tokens = 0
         self._order = itertools.count()
         self._waiting: list[tuple[int, int, _Running]] = []
-        self._running: set[_Running] = set()
+        self._running: dict[_Running, None] = {}  # in the order in which they were admitted
         self._stepping: asyncio.Task[None] | None = None
 
     async def generate(self, tokens: int, priority: int = 0) -> None:
@@ -96,7 +96,7 @@ class SimulatedServer:
             await request.done
         except asyncio.CancelledError:
             request.cancelled = True
-            self._running.discard(request)
+            self._running.pop(request, None)
             raise
 
     async def _steps(self) -> None:
@@ -106,7 +106,7 @@ class SimulatedServer:
             for request in list(self._running):
                 request.left -= 1
                 if request.left == 0:
-                    self._running.discard(request)
+                    self._running.pop(request, None)
                     request.done.set_result(None)
             await asyncio.sleep(0)  # those who waited for a token send what comes next
 
@@ -119,7 +119,7 @@ class SimulatedServer:
         while self._waiting and len(self._running) < self.speed.max_num_seqs:
             request = heapq.heappop(self._waiting)[2]
             if not request.cancelled:
-                self._running.add(request)
+                self._running[request] = None
         return bool(self._running)
 
 
