@@ -44,7 +44,7 @@ class EndpointConfig:
     base_url: str | None = None
     model: str | None = None
     api_key_env: str = "OPENAI_API_KEY"
-    sampling: dict[str, Any] = field(default_factory=lambda: {"temperature": 0.7})
+    sampling: dict[str, Any] = field(default_factory=dict)
     max_concurrency: int = 64
     timeout_s: float = 120.0
     max_retries: int = 5
@@ -113,6 +113,10 @@ def from_config(config: DictConfig) -> CritiqueGRPOConfig:
     Raises:
         ConfigError: unknown option, wrong type or value out of range, naming the option.
     """
+    for name in ("judge.sampling", "generator.sampling"):  # OmegaConf would not say which option it is
+        sampling = OmegaConf.select(config, f"critique_grpo.{name}", default={})
+        if not isinstance(sampling, dict | DictConfig):
+            raise ConfigError(f"critique_grpo.{name} is {sampling}; use fields of the request, such as {{top_p: 0.9}}.")
     try:
         merged = OmegaConf.merge(OmegaConf.structured(CritiqueGRPOConfig), config.get("critique_grpo", {}))
         options = OmegaConf.to_object(merged)
@@ -206,26 +210,53 @@ def validate(config: DictConfig) -> CritiqueGRPOConfig:
     from recipe.critique_grpo.critics import critic_types  # the critics import this module
 
     if options.critique.type not in critic_types():
-        problems.append(f"critique.type is {options.critique.type!r}; choose one of: {', '.join(critic_types())}.")
+        problems.append(
+            f"critique_grpo.critique.type is {options.critique.type!r}; choose one of: {', '.join(critic_types())}."
+        )
     if options.active:
+        problems += _stage_problems(config, options)
+    if options.refines:
         problems += _refinement_problems(config, options)
     if problems:
         raise ConfigError("the configuration cannot work:\n" + "\n".join(f"  - {problem}" for problem in problems))
     return options
 
 
-def _refinement_problems(config: DictConfig, options: CritiqueGRPOConfig) -> list[str]:
+def _stage_problems(config: DictConfig, options: CritiqueGRPOConfig) -> list[str]:
+    """What stands in the way of the recipe's rollout stage."""
     problems = []
-    data, rollout = config.data, config.actor_rollout_ref.rollout
+    rollout = config.actor_rollout_ref.rollout
+    off = "critique_grpo.refinement.num=0" if options.refines else "critique_grpo.reward.source=rule"
+    if options.refines and options.reward.source == "critique":
+        off += " and critique_grpo.reward.source=rule"
     for name, value, wanted in (
         ("actor.policy_loss.loss_mode", config.actor_rollout_ref.actor.policy_loss.loss_mode, LOSS_MODE),
         ("rollout.agent.agent_loop_manager_class", rollout.agent.get("agent_loop_manager_class"), MANAGER),
     ):
         if value != wanted:
             problems.append(
-                f"actor_rollout_ref.{name} is {value}, but refinement needs {wanted}: leave it as the recipe sets it, "
-                "or switch refinement off with critique_grpo.refinement.num=0."
+                f"actor_rollout_ref.{name} is {value}, but the rollout stage needs {wanted}: leave it as the recipe "
+                f"sets it, or switch the stage off with {off}."
             )
+    if rollout.multi_turn.enable:
+        problems.append("actor_rollout_ref.rollout.multi_turn.enable is True; the stage is single-turn: set False.")
+    if config.reward.reward_model.enable and not config.reward.reward_model.enable_resource_pool:
+        problems.append(
+            "reward.reward_model.enable without its own resource pool scores after the rollout, but the stage needs "
+            "scores during it: set reward.reward_model.enable_resource_pool=True."
+        )
+    return problems
+
+
+def _refinement_problems(config: DictConfig, options: CritiqueGRPOConfig) -> list[str]:
+    """What stands in the way of refinements."""
+    problems = []
+    data, rollout = config.data, config.actor_rollout_ref.rollout
+    if options.refinement.selection == "likeliest" and options.refinement.generator == "endpoint":
+        problems.append(
+            "critique_grpo.refinement.selection=likeliest needs the policy's log-probs, which refinements of "
+            "critique_grpo.refinement.generator=endpoint do not have: choose another selection."
+        )
     if options.refinement.max_prompt_length < data.max_prompt_length:
         problems.append(
             f"critique_grpo.refinement.max_prompt_length ({options.refinement.max_prompt_length}) is below "
@@ -247,12 +278,5 @@ def _refinement_problems(config: DictConfig, options: CritiqueGRPOConfig) -> lis
         problems.append(
             "algorithm.rollout_correction is on, but it weighs rows by rollout log-probs, which refinements do not "
             "have: set its bypass_mode=False, rollout_is=null and rollout_rs=null."
-        )
-    if rollout.multi_turn.enable:
-        problems.append("actor_rollout_ref.rollout.multi_turn.enable is True; refinement is single-turn: set False.")
-    if config.reward.reward_model.enable and not config.reward.reward_model.enable_resource_pool:
-        problems.append(
-            "reward.reward_model.enable without its own resource pool scores after the rollout, but refinement needs "
-            "scores during it: set reward.reward_model.enable_resource_pool=True."
         )
     return problems

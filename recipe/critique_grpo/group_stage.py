@@ -5,7 +5,8 @@ trigger "always" no response waits for another one of its group.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import math
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -71,7 +72,7 @@ class GroupStage(Generic[Row]):
         """The ``rollout.n`` samples of a group: the initial ones, the first k replaced by refinements if it is refined.
 
         Args:
-            initial: the group's responses while they are being sampled.
+            initial: the group's responses while they are being sampled; cancelled when the group fails.
             refine: samples and scores one refinement.
 
         Raises:
@@ -176,7 +177,7 @@ class GroupStage(Generic[Row]):
             self.options.refinement.selection,
             group_rng(self.options.seed, question.step, question.index),
             lengths=[sample.tokens for sample in samples],
-            log_probs=[sample.mean_log_prob or 0.0 for sample in samples],
+            log_probs=[-math.inf if sample.mean_log_prob is None else sample.mean_log_prob for sample in samples],
         )
 
 
@@ -202,9 +203,8 @@ class _Refined(Generic[Row]):
         )
 
 
-async def _cancel(tasks: Iterable["asyncio.Future[Any]"]) -> None:
-    """Cancel what is not done and wait until it has ended, so that nothing is left behind."""
-    unfinished = [task for task in tasks if not task.done()]
-    for task in unfinished:
+async def _cancel(tasks: Sequence["asyncio.Future[Any]"]) -> None:
+    """Cancel what is not done and wait until all has ended, so that no task and no further error is left behind."""
+    for task in tasks:
         task.cancel()
-    await asyncio.gather(*unfinished, return_exceptions=True)
+    await asyncio.gather(*tasks, return_exceptions=True)

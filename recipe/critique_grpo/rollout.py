@@ -9,6 +9,7 @@ untouched.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, TypeAlias
@@ -17,6 +18,7 @@ from uuid import uuid4
 import numpy as np
 import ray
 import torch
+from omegaconf import DictConfig
 from verl import DataProto
 from verl.experimental.agent_loop.agent_loop import (
     AgentLoopManager,
@@ -26,6 +28,7 @@ from verl.experimental.agent_loop.agent_loop import (
     _InternalAgentLoopOutput,
 )
 from verl.utils.ray_utils import auto_await
+from verl.workers.rollout.llm_server import LLMServerClient
 
 from recipe.critique_grpo.config import from_config
 from recipe.critique_grpo.critics import make_critic
@@ -70,12 +73,11 @@ class _Group:
 class CritiqueRefinementWorker(AgentLoopWorker):
     """verl's agent-loop worker whose training groups are critiqued and refined as soon as they are scored."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, config: DictConfig, llm_client: LLMServerClient, *args: Any, **kwargs: Any) -> None:
+        self.clock = StageClock()
+        super().__init__(config, PolicyClient.like(llm_client, clock=self.clock), *args, **kwargs)
         self.options = from_config(self.config)
         self.templates = load_templates(self.options.critique.templates)
-        self.clock = StageClock()
-        self.llm_client: PolicyClient = PolicyClient.like(self.llm_client, clock=self.clock)
         chat: Chat | None = None
         if self.options.critique.type == "self":
             chat = PolicyChat(
@@ -116,11 +118,18 @@ class CritiqueRefinementWorker(AgentLoopWorker):
             del self._groups[uid]
         sampling_params = self._request_params(sampling_params, trajectory["step"], kwargs, slot, "sample")
         await self.turnstile.wait()  # verl makes and tokenises a row
+        # Stops the group, too, when this row is cancelled: the others would wait for it for ever.
         try:
-            row = await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
-            group.initial[slot].set_result(self._sample(row))
+            sample = self._sample(await super()._run_agent_loop(sampling_params, trajectory, **kwargs))
+        except asyncio.CancelledError:
+            group.mixed.cancel()
+            raise
         except Exception as error:
-            group.initial[slot].set_exception(error)
+            if not group.initial[slot].done():
+                group.initial[slot].set_exception(error)
+        else:
+            if not group.initial[slot].done():  # cancelled if the group has failed: its error is raised below
+                group.initial[slot].set_result(sample)
         mixed = await asyncio.shield(group.mixed)
         row = mixed.samples[slot].row
         row.reward_score = mixed.samples[slot].score
@@ -301,6 +310,13 @@ class CritiqueRefinementManager(AgentLoopManager):
             for column in (RECORD, TIMES, GENERATOR):
                 output.non_tensor_batch.pop(column)
             return output
+        n = self.rollout_config.n
+        sizes = Counter(prompts.non_tensor_batch["uid"].tolist())
+        if wrong := [(uid, size) for uid, size in sizes.items() if size != n]:
+            raise ValueError(
+                f"group {wrong[0][0]} came with {wrong[0][1]} rows, but actor_rollout_ref.rollout.n is {n}: "
+                "something between the data loader and the rollout drops or adds rows."
+            )
         groups = WholeGroups(prompts.batch, prompts.non_tensor_batch, prompts.meta_info)
         output = await super().generate_sequences(groups)
         self._records = [record for record in output.non_tensor_batch.pop(RECORD) if record is not None]

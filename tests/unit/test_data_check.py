@@ -106,6 +106,7 @@ def configuration(tmp_path: Path, **data: Any) -> Any:
             },
             "actor_rollout_ref": {"model": {"path": str(make_tokenizer(tmp_path / "model"))}},
             "reward": {"custom_reward_function": {"path": "pkg://recipe.critique_grpo.reward"}},
+            "trainer": {"val_only": False},
             "critique_grpo": {"refinement": {"max_prompt_length": 32}},
         }
     )
@@ -117,3 +118,25 @@ def test_a_whole_configuration_is_checked(tmp_path: Path) -> None:
         check_data(configuration(tmp_path, val_files=["/nowhere.parquet"]))
     with pytest.raises(ConfigError, match="context of 64 tokens"):
         check_data(configuration(tmp_path, max_response_length=40))
+
+
+def test_what_only_training_cannot_do_with_is_let_through_otherwise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unparsable = row(reward_model={"ground_truth": r"\frac{"})
+    config = configuration(tmp_path)
+    pq.write_table(pa.Table.from_pylist([row(), unparsable]), tmp_path / "val.parquet")
+    config.data.val_files = str(tmp_path / "val.parquet")
+    check_data(config)
+    assert "val.parquet: row 1: ground truth" in capsys.readouterr().out
+    config.data.train_files = config.data.val_files
+    with pytest.raises(ConfigError, match="row 1: ground truth .* does not parse"):
+        check_data(config)
+    config.trainer.val_only = True
+    config.actor_rollout_ref.model.path = str(make_tokenizer(tmp_path / "padded", pad="<eos>"))
+    check_data(config)
+
+
+def test_answers_of_other_kinds_are_not_parsed_as_mathematics(tmp_path: Path) -> None:
+    other = row(reward_model={"ground_truth": r"\frac{"}, extra_info={"index": 0, "answer_type": "choice"})
+    check(tmp_path, [other])

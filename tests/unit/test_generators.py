@@ -1,14 +1,23 @@
 import asyncio
 import inspect
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from verl.workers.rollout.replica import TokenOutput
 
 from recipe.critique_grpo.config import EndpointConfig
-from recipe.critique_grpo.generators import Generated, PolicyChat, PolicyClient, endpoint_client, reply_token_ids
+from recipe.critique_grpo.generators import (
+    Generated,
+    PolicyChat,
+    PolicyClient,
+    endpoint_client,
+    reply_token_ids,
+    unstreamed,
+)
 from recipe.critique_grpo.stage_clock import StageClock
 from verl_ext.abortable_client import AbortableClient
 from verl_ext.chat_client import ChatClient, ChatError, Reply
@@ -85,6 +94,14 @@ def test_a_request_that_fails_is_no_longer_under_way(served: list[dict[str, Any]
     Policy.seconds += 5
     times = policy.clock.times()
     assert (times.seconds["refine"], times.idle, times.tokens["refine"]) == (0, 5, 0)
+
+
+def test_only_vllm_is_asked_for_the_end_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = SimpleNamespace(FINAL_ONLY="the end alone")
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "vllm.sampling_params", SimpleNamespace(RequestOutputKind=kinds))
+    assert unstreamed("vllm") == {"detokenize": False, "output_kind": "the end alone"}
+    assert unstreamed("sglang") == {}
 
 
 # --- the policy as a judge ------------------------------------------------------------------------------------------
