@@ -2,8 +2,8 @@
 
     python train_in_turn.py RUNS.json FOLDER HYDRA_OVERRIDES...
 
-RUNS.json: {name: {option under critique_grpo: value}}. Each is a whole run of verl's ``fit`` with rollout workers of
-its own; it leaves FOLDER/<name>/metrics.jsonl and FOLDER/<name>/rollouts/, and error.txt if it ends with an error.
+RUNS.json: {name: {option under critique_grpo: value}}. Each is a whole run of verl's ``fit`` with rollout workers
+that begin anew; it leaves FOLDER/<name>/metrics.jsonl and FOLDER/<name>/rollouts/, and error.txt if it fails.
 """
 
 import json
@@ -28,7 +28,6 @@ class InTurnRunner:
 
         from recipe.critique_grpo.config import validate
         from recipe.critique_grpo.ray_trainer import RayCritiqueGRPOTrainer
-        from recipe.critique_grpo.rollout import CritiqueRefinementManager
 
         class InTurnTrainer(RayCritiqueGRPOTrainer):
             def fit(self) -> None:
@@ -40,20 +39,21 @@ class InTurnRunner:
                     changes = OmegaConf.create({"dump_dir": str(folder / "rollouts"), **options})
                     self.config.critique_grpo = OmegaConf.merge(untouched, changes)
                     self.options = validate(self.config)
-                    self.async_rollout_manager = CritiqueRefinementManager.create(
-                        self.config,
-                        llm_client=self.llm_server_manager.get_client(),
-                        reward_loop_worker_handles=self.reward_loop_manager.reward_loop_worker_handles,
-                    )
+                    for worker in self.async_rollout_manager.agent_loop_workers:
+                        ray.get(worker.__ray_call__.remote(begin_anew, self.config))
                     try:
                         super().fit()
                     except Exception as error:
                         (folder / "error.txt").write_text(str(error), encoding="utf-8")
-                    for worker in self.async_rollout_manager.agent_loop_workers:
-                        ray.kill(worker)
 
         main_ppo_v0.RayPPOTrainer = InTurnTrainer
         main_ppo_v0.TaskRunner.__ray_metadata__.modified_class().run(config)
+
+
+def begin_anew(worker: Any, config: Any) -> None:
+    """Make a rollout worker what it would be if it had just started with this configuration; a new process imports
+    for a quarter of a minute."""
+    worker.__init__(config, worker.llm_client, None, worker.reward_loop_worker_handles)
 
 
 def main() -> None:
