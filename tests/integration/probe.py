@@ -85,7 +85,7 @@ def rollout(trainer: Any, workers: int) -> tuple[DataProto, dict[str, Any]]:
     output = manager.generate_sequences(request.repeat(n, interleave=True))
     output.meta_info.pop("timing", None)
     batch = batch.repeat(n, interleave=True).union(output)
-    records = manager.take_records()
+    records, _ = manager.take_records()
     uids, mask = batch.non_tensor_batch["uid"], batch.batch["refinement_mask"]
     prompts = batch.batch["prompts"]
     decode = trainer.tokenizer.decode
