@@ -8,6 +8,7 @@ untouched.
 """
 
 import asyncio
+import gc
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -102,13 +103,20 @@ class CritiqueRefinementWorker(AgentLoopWorker):
     async def generate_sequences(self, batch: DataProto) -> DataProto:
         """As verl's, with the stage clock restarted."""
         self.clock.restart()
-        return await super().generate_sequences(batch)
+        # Python's garbage collector would stop the event loop for half a second at a time, to go through all that is
+        # imported. It has its turn between rollouts.
+        gc.disable()
+        try:
+            return await super().generate_sequences(batch)
+        finally:
+            gc.enable()
 
     async def _run_agent_loop(
         self, sampling_params: dict[str, Any], trajectory: dict[str, Any], **kwargs: Any
     ) -> _InternalAgentLoopOutput:
         if trajectory["validate"] or not self.options.active:
             return await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
+        await self.turnstile.wait()  # a row is made, tokenised and sent
         uid = kwargs["uid"]
         if uid not in self._groups:
             self._groups[uid] = self._new_group(sampling_params, trajectory["step"], kwargs)
@@ -117,7 +125,6 @@ class CritiqueRefinementWorker(AgentLoopWorker):
         if group.joined == len(group.initial):
             del self._groups[uid]
         sampling_params = self._request_params(sampling_params, trajectory["step"], kwargs, slot, "sample")
-        await self.turnstile.wait()  # verl makes and tokenises a row
         # Stops the group, too, when this row is cancelled: the others would wait for it for ever.
         try:
             sample = self._sample(await super()._run_agent_loop(sampling_params, trajectory, **kwargs))

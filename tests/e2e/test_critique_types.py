@@ -97,7 +97,12 @@ def runs(
                 }
             },
             "faulty": {"critique": {"type": "cot", "attempts": 2, "failure_budget": 1.0}, "judge": judge(faulty)},
-            "rewarding": {"critique": {"type": "cot"}, "judge": judge(fair), "reward": {"source": "critique"}},
+            "rewarding": {
+                "critique": {"type": "cot"},
+                "judge": judge(fair),
+                "reward": {"source": "critique"},
+                "refinement": {"trigger": "always"},
+            },
             "closed": {"critique": {"type": "cot"}, "judge": judge(closed)},
             "stronger": {
                 "refinement": {"generator": "endpoint", "stop_after_correct": True},
