@@ -22,7 +22,7 @@ source scripts/cpu_env.sh
 python="$venv/bin/python"
 
 "$python" -m data_preprocess.smollm2 --local_save_dir "$out/smollm2"
-"$python" -m data_preprocess.tiny_model --tokenizer_from "$out/smollm2" --local_save_dir "$out/tiny"
+"$python" -m data_preprocess.tiny_model --tokenizer_from "$out/smollm2" --local_save_dir "$out/tiny" --vocab_size 1024
 [[ -f "$out/data/train.parquet" ]] ||
   "$python" -m data_preprocess.arithmetic --local_save_dir "$out/data" --train_size 64 --val_size 1
 "$python" -u -m recipe.critique_grpo.bench --model "$out/tiny" --data "$out/data/train.parquet" --out "$out" "$@"
