@@ -5,7 +5,7 @@
 #   bash scripts/quickstart.sh [Hydra overrides, such as actor_rollout_ref.actor.optim.lr=1e-5]
 #
 #   RUN_DIR            where model, data, checkpoints and results go (default: outputs/quickstart)
-#   STEPS              training steps (default: 10); a finished run goes on when this is raised
+#   STEPS              training steps (default: 8); a finished run goes on when this is raised
 #   VENV               virtual environment to make or use (default: .venv)
 #   TORCH_CPU_SOURCE   see scripts/install_cpu.sh
 set -euo pipefail
@@ -19,7 +19,7 @@ fi
 mkdir -p "${RUN_DIR:-outputs/quickstart}"
 run="$(cd "${RUN_DIR:-outputs/quickstart}" && pwd)"
 venv="${VENV:-$repo/.venv}"
-steps="${STEPS:-10}"
+steps="${STEPS:-8}"
 say() { printf '\n[%(%H:%M:%S)T] %s\n' -1 "$*"; }
 
 say "1/4 packages"
@@ -72,7 +72,7 @@ status=0
   trainer.experiment_name=quickstart \
   trainer.default_local_dir="$run/checkpoints" \
   trainer.total_training_steps=$steps \
-  trainer.save_freq=5 \
+  trainer.save_freq=4 \
   trainer.max_actor_ckpt_to_keep=1 \
   trainer.test_freq=$steps \
   trainer.val_before_train=$validate_first \
