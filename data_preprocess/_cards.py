@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_preprocess._folders import finished_file
 from data_preprocess._sources import DataError, Source
+from verl_ext.finished_file import finished_file
 
 
 @dataclass(frozen=True)

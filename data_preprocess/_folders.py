@@ -1,6 +1,5 @@
 """Writing files and folders so that an interrupted run leaves nothing half-made."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -38,15 +37,3 @@ def finished_folder(folder: Path) -> Iterator[Path]:
         draft.rename(folder)  # an empty folder at the target is replaced, a full one is an error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-
-
-@contextmanager
-def finished_file(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path`; rename it to `path`, over what was there, if the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield draft
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_preprocess._folders import finished_file
 from data_preprocess._reasoning_gym import INSTRUCTION, Options, Problem, take_problems
+from verl_ext.finished_file import finished_file
 
 Message = dict[str, str]
 CHAIN_SUM = {"min_digits": 1, "max_digits": 2, "min_terms": 2, "max_terms": 2}  # our defaults for the default task

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_preprocess._folders import finished_file
 from recipe.critique_grpo.eval_dumps import (
     BENCHMARK,
     MODES,
@@ -23,6 +22,7 @@ from recipe.critique_grpo.eval_dumps import (
     read_json,
     read_problems,
 )
+from verl_ext.finished_file import finished_file
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _WEIGHTS = ("*.safetensors", "*.bin", "config.json")

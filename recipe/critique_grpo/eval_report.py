@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_preprocess._folders import finished_file
 from recipe.critique_grpo.eval_dumps import Run
 from recipe.critique_grpo.eval_stats import EXACT_DIFFERENCES, FLIPS, RESAMPLES, SEED
+from verl_ext.finished_file import finished_file
 
 METHOD = (
     f"95% intervals: percentile bootstrap over problems, {RESAMPLES} resamples, seed {SEED}; the macro average counts "

@@ -83,11 +83,11 @@ class GroupStage(Generic[Row]):
         responses = [asyncio.ensure_future(self._response(question, slot, one)) for slot, one in enumerate(initial)]
         try:
             refinements: list[_Refined[Row]] = []
-            if settings.num > 0 and settings.trigger == "always":
+            if self.options.refines and settings.trigger == "always":
                 refinements = await self._refinements(question, responses, refine, record)
             samples = [response.sample for response in await asyncio.gather(*responses)]
             scores = [sample.score for sample in samples]
-            if settings.num > 0 and settings.trigger != "always" and should_refine(settings.trigger, scores):
+            if self.options.refines and settings.trigger != "always" and should_refine(settings.trigger, scores):
                 refinements = await self._refinements(question, responses, refine, record)
         finally:
             await _cancel(responses)

@@ -125,11 +125,10 @@ class CritiqueRefinementWorker(AgentLoopWorker):
         if group.joined == len(group.initial):
             del self._groups[uid]
         sampling_params = self._request_params(sampling_params, trajectory["step"], kwargs, slot, "sample")
-        # Stops the group, too, when this row is cancelled: the others would wait for it for ever.
         try:
             sample = self._sample(await super()._run_agent_loop(sampling_params, trajectory, **kwargs))
         except asyncio.CancelledError:
-            group.mixed.cancel()
+            group.mixed.cancel()  # the others would wait for this row for ever
             raise
         except Exception as error:
             if not group.initial[slot].done():

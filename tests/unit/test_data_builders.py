@@ -7,8 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_preprocess import arithmetic, smollm2, tiny_model
-from data_preprocess._folders import check_target, finished_file, finished_folder, is_model_folder
+from data_preprocess._folders import check_target, finished_folder, is_model_folder
 from data_preprocess._reasoning_gym import INSTRUCTION, Options, Problem, take_problems
+from verl_ext.finished_file import finished_file
 
 pytestmark = pytest.mark.unit
 

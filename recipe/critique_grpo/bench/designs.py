@@ -10,7 +10,7 @@ from recipe.critique_grpo.critics import Critic, Critique, Subject
 @dataclass(frozen=True)
 class Design:
     """A rollout stage. ``barriers``: no critique before every sample, no refinement before every critique, as in the
-    released implementation. ``priority``: refinements overtake waiting samples."""
+    released implementation. ``priority``: refinements overtake waiting samples (simulated server only)."""
 
     trigger: str = "always"
     stop_after_correct: bool = False
