@@ -3,7 +3,9 @@
 # through ours with stop_after_correct, on a real vLLM server with a tiny model; then on a simulated server, for sizes
 # that a laptop does not serve.
 #
-#   bash scripts/bench_rollout.sh [--rounds 5] [--max_num_seqs 128] [--measured outputs/bench/measured.json]
+#   bash scripts/bench_rollout.sh [--rounds 5] [--max_num_seqs 128]
+#   bash scripts/bench_rollout.sh --measured outputs/bench/measured.json   # simulate with the speed of an earlier run
+#   bash scripts/bench_rollout.sh --step_ms 8 --row_ms 0.06                # simulate a server of this speed
 #
 #   OUT    where model, data and results go (default: outputs/bench)
 #   VENV   virtual environment to make or use (default: .venv)
@@ -17,12 +19,16 @@ fi
 out="${OUT:-outputs/bench}"
 venv="${VENV:-$PWD/.venv}"
 bash scripts/install_cpu.sh "$venv"
+# One core is left to everything that is not the model: here, unlike in training, both are busy at the same time.
+export VLLM_CPU_OMP_THREADS_BIND="${VLLM_CPU_OMP_THREADS_BIND:-0-$(($(nproc) > 1 ? $(nproc) - 2 : 0))}"
 # shellcheck source=scripts/cpu_env.sh
 source scripts/cpu_env.sh
 python="$venv/bin/python"
 
 "$python" -m data_preprocess.smollm2 --local_save_dir "$out/smollm2"
-"$python" -m data_preprocess.tiny_model --tokenizer_from "$out/smollm2" --local_save_dir "$out/tiny" --vocab_size 1024
+# Deep and narrow: the model takes more of the time than Python does, as on a GPU.
+"$python" -m data_preprocess.tiny_model --tokenizer_from "$out/smollm2" --local_save_dir "$out/deep" --vocab_size 1024 \
+  --num_layers 8
 [[ -f "$out/data/train.parquet" ]] ||
   "$python" -m data_preprocess.arithmetic --local_save_dir "$out/data" --train_size 64 --val_size 1
-"$python" -u -m recipe.critique_grpo.bench --model "$out/tiny" --data "$out/data/train.parquet" --out "$out" "$@"
+"$python" -u -m recipe.critique_grpo.bench --model "$out/deep" --data "$out/data/train.parquet" --out "$out" "$@"

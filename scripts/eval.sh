@@ -85,29 +85,23 @@ if [[ "$TIER" == cpu ]]; then
   [[ -d "$MODEL" ]] || export HF_HUB_OFFLINE=0 # a hub id may have to be downloaded
 fi
 
-missing="$("$python" -m recipe.critique_grpo.eval_plan plan --out "$out" --model "$MODEL" --tier "$TIER" \
+problems="$("$python" -m recipe.critique_grpo.eval_plan --out "$out" --model "$MODEL" --tier "$TIER" \
   --samples "$samples" --max_prompt "$prompt" --max_response "$response" --benches "${files[@]}" \
   ${overrides[@]+"${overrides[@]/#/--override=}"})"
 
-# One process for each mode and benchmark. verl writes its dump when a whole validation is done, so one process for all
-# benchmarks would lose all of them when interrupted; starting one costs a minute or so.
-validate() { # mode, benchmark, number of problems, parquet file
-  local mode="$1" name="$2" count="$3" file="$4" work="$out/$2/.$1" log="$out/$2/$1.log" batch=1 sampling
-  # verl wants a training batch that its workers can share, though nothing is trained; a benchmark may be small.
+validate() {
+  # verl wants a training batch that its workers can share, though nothing is trained.
+  local batch=1
   if [[ "$TIER" == gpu ]]; then
-    batch=$((count < 8 ? count : 8))
+    batch=$((problems < 8 ? problems : 8))
   fi
-  sampling=(n=1 do_sample=false temperature=0 top_p=1.0)
-  if [[ "$mode" == sampled ]]; then
-    sampling=("n=$samples" do_sample=true temperature=0.6 top_p=0.95)
-  fi
-  rm -rf "$work"
-  mkdir -p "$work"
   # Overlong prompts end the run instead of being left out: the score would be of another benchmark.
-  if ! "$python" -u -m recipe.critique_grpo.main_critique_grpo preset=grpo tier="$TIER" \
-    "${sampling[@]/#/actor_rollout_ref.rollout.val_kwargs.}" \
-    data.train_files="$file" \
-    data.val_files="$file" \
+  "$python" -u -m recipe.critique_grpo.eval_run preset=grpo tier="$TIER" \
+    "+evaluation.out='$out'" \
+    actor_rollout_ref.rollout.val_kwargs.n="$samples" \
+    actor_rollout_ref.rollout.val_kwargs.do_sample=true \
+    actor_rollout_ref.rollout.val_kwargs.temperature=0.6 \
+    actor_rollout_ref.rollout.val_kwargs.top_p=0.95 \
     data.train_batch_size="$batch" \
     data.max_prompt_length="$prompt" \
     data.max_response_length="$response" \
@@ -123,26 +117,25 @@ validate() { # mode, benchmark, number of problems, parquet file
     trainer.n_gpus_per_node="$gpus" \
     trainer.val_only=true \
     trainer.val_before_train=true \
-    trainer.validation_data_dir="$work" \
     trainer.resume_mode=disable \
     trainer.logger='[console]' \
-    trainer.experiment_name="eval_${name}_$mode" \
-    hydra.run.dir="$work/hydra" \
-    ${overrides[@]+"${overrides[@]}"} >"$log" 2>&1; then
-    echo "eval.sh: the $mode run of $name stopped with an error; the last lines of $log:" >&2
-    sed '/^[[:space:]]*$/d' "$log" | tail -n 15 >&2
-    die "run the same command again to go on; what is finished is kept"
-  fi
-  "$python" -m recipe.critique_grpo.eval_plan keep "$out" "$name" "$mode" "$work/0.jsonl"
-  rm -rf "$work"
+    trainer.experiment_name=eval \
+    hydra.run.dir="$out/.hydra_run" \
+    ${overrides[@]+"${overrides[@]}"} 2>&1
 }
 
-[[ -n "$missing" ]] || echo "every run is finished; remove $out to start anew"
-# On descriptor 3, since the runs inherit standard input.
-while IFS=$'\t' read -r -u 3 mode name count file; do
-  [[ -n "$mode" ]] || continue
-  say "$name, $mode: $count problems (log: $out/$name/$mode.log)"
-  validate "$mode" "$name" "$count" "$file"
-done 3<<<"$missing"
+log="$out/eval.log"
+if [[ "$problems" == 0 ]]; then
+  echo "every run is finished; remove $out to start anew"
+else
+  say "starting (log: $log)"
+  # verl's output goes into the log; what is shown is when a benchmark begins.
+  validate | tee "$log" | sed -un 's/.*eval\.sh: //p' | while read -r line; do say "$line"; done || {
+    echo "eval.sh: stopped with an error; the last lines of $log:" >&2
+    sed '/^[[:space:]]*$/d' "$log" | tail -n 15 >&2
+    die "run the same command again to go on; what is finished is kept"
+  }
+  rm -rf "$out/.hydra_run" "$out/.dumps"
+fi
 
 "$python" -m recipe.critique_grpo.evaluate "$out"

@@ -18,4 +18,6 @@ ruff format --check .
 mypy
 # A test that starts processes of its own sets the platform itself; the others see a machine without it.
 unset VERL_PLATFORM
-exec python -m pytest -q --durations=10 "$@" tests/unit tests/integration tests/e2e
+# Unit tests share the cores; the others are one real system after another, which needs all of them.
+python -m pytest -q --numprocesses auto --dist loadfile "$@" tests/unit || [[ $? == 5 ]] # 5: the arguments select none
+exec python -m pytest -q --durations=10 "$@" tests/integration tests/e2e

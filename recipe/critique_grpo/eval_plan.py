@@ -1,8 +1,8 @@
-"""What scripts/eval.sh has still to run, and taking its results in. Called by that script.
+"""What scripts/eval.sh has still to run, and taking its results in.
 
-``plan`` writes the evaluation's settings and benchmarks down and prints a line for each run that is missing: mode,
-benchmark, number of problems and parquet file, separated by tabs. ``keep`` moves a run's dump to its place once it is
-known to be whole. A dump in place is finished, and is never made again.
+As a program, called by that script, it writes the evaluation's settings and benchmarks down, and the runs that are
+missing; it prints the number of their problems. ``keep`` moves a run's dump to its place once it is known to be whole.
+A dump in place is finished, and is never made again.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,23 @@ from recipe.critique_grpo.eval_dumps import (
 )
 from verl_ext.finished_file import finished_file
 
+MISSING = "missing.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _WEIGHTS = ("*.safetensors", "*.bin", "config.json")
 
 
-def plan(out: Path, settings: dict[str, Any], files: Sequence[Path]) -> list[tuple[str, str, int, Path]]:
-    """Prepare ``out`` and return the missing runs: mode, benchmark, number of problems, parquet file.
+@dataclass(frozen=True)
+class MissingRun:
+    """A benchmark to be generated: "greedy" or "sampled", its name and parquet file, and how many problems it has."""
+
+    mode: str
+    name: str
+    file: str
+    problems: int
+
+
+def plan(out: Path, settings: dict[str, Any], files: Sequence[Path]) -> list[MissingRun]:
+    """Prepare ``out``, and write the missing runs there as well as return them.
 
     Raises:
         SystemExit: a benchmark cannot be used, or ``out`` holds results that were made otherwise.
@@ -41,12 +53,20 @@ def plan(out: Path, settings: dict[str, Any], files: Sequence[Path]) -> list[tup
     for name, benchmark in benchmarks.items():
         _record(out / name / BENCHMARK, benchmark, f"{out / name} holds results for another version of {name}")
     modes = MODES if settings["samples"] > 1 else MODES[:1]
-    return [
-        (mode, path.stem, len(benchmarks[path.stem]["problems"]), path)
+    missing = [
+        MissingRun(mode, path.stem, str(path), len(benchmarks[path.stem]["problems"]))
         for mode in modes
         for path in files
         if not (out / path.stem / f"{mode}.jsonl").is_file()
     ]
+    with finished_file(out / MISSING) as draft:
+        draft.write_text(json.dumps([asdict(run) for run in missing]), encoding="utf-8")
+    return missing
+
+
+def read_missing(out: Path) -> list[MissingRun]:
+    """The runs that ``plan`` found missing."""
+    return [MissingRun(**run) for run in read_json(out / MISSING)]
 
 
 def keep(out: Path, name: str, mode: str, dump: Path) -> Path:
@@ -129,29 +149,21 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="The bookkeeping of scripts/eval.sh.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    planning = commands.add_parser("plan", help="prepare an evaluation folder, print the missing runs")
-    planning.add_argument("--out", type=Path, required=True)
-    planning.add_argument("--model", required=True)
-    planning.add_argument("--samples", type=int, required=True)
-    planning.add_argument("--max_prompt", type=int, required=True)
-    planning.add_argument("--max_response", type=int, required=True)
-    planning.add_argument("--tier", required=True)
-    planning.add_argument("--benches", type=Path, nargs="+", required=True)
-    planning.add_argument("--override", action="append", default=[], help="Hydra override; changes results, perhaps")
-    keeping = commands.add_parser("keep", help="take a dump in")
-    keeping.add_argument("out", type=Path)
-    keeping.add_argument("name")
-    keeping.add_argument("mode", choices=MODES)
-    keeping.add_argument("dump", type=Path)
+    parser = argparse.ArgumentParser(
+        description="Prepare an evaluation folder; print how many problems have still to run. Called by eval.sh."
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--samples", type=int, required=True)
+    parser.add_argument("--max_prompt", type=int, required=True)
+    parser.add_argument("--max_response", type=int, required=True)
+    parser.add_argument("--tier", required=True)
+    parser.add_argument("--benches", type=Path, nargs="+", required=True)
+    parser.add_argument("--override", action="append", default=[], help="Hydra override; changes results, perhaps")
     options = vars(parser.parse_args(arguments))
-    if options.pop("command") == "keep":
-        keep(**options)
-        return
     out, files = options.pop("out"), options.pop("benches")
-    for run in plan(out, {**options, "model_state": model_state(options["model"])}, files):
-        print(*run, sep="\t")
+    missing = plan(out, {**options, "model_state": model_state(options["model"])}, files)
+    print(sum(run.problems for run in missing))
 
 
 if __name__ == "__main__":

@@ -43,24 +43,29 @@ def check_endpoints(options: CritiqueGRPOConfig) -> None:
                 raise ConfigError(f"critique_grpo.{name}: {error}") from error
 
 
+def run_task(config: Any, trainer_class: type) -> None:
+    """What verl's task runner does, in this process and with this trainer class where it looks for its own."""
+    from verl.trainer import main_ppo_v0
+
+    main_ppo_v0.RayPPOTrainer = trainer_class
+    main_ppo_v0.TaskRunner.__ray_metadata__.modified_class().run(config)
+
+
 @ray.remote
 class CritiqueGRPOTaskRunner:
-    """verl's task runner with one difference: it finds our trainer class where it looks for its own."""
+    """verl's task runner with our trainer."""
 
     def run(self, config: Any) -> None:
         """Train in this actor, as verl's runner does."""
-        from verl.trainer import main_ppo_v0
-
         from recipe.critique_grpo.ray_trainer import RayCritiqueGRPOTrainer
 
-        main_ppo_v0.RayPPOTrainer = RayCritiqueGRPOTrainer
-        main_ppo_v0.TaskRunner.__ray_metadata__.modified_class().run(config)
+        run_task(config, RayCritiqueGRPOTrainer)
 
 
-def train(config: DictConfig) -> None:
-    """Run verl's training under Ray with our trainer class."""
+def train(config: DictConfig, task_runner_class: Any = CritiqueGRPOTaskRunner) -> None:
+    """Run verl's training under Ray with our trainer class, or another task runner."""
     from verl.trainer.main_ppo import run_ppo
     from verl.utils.device import auto_set_device
 
     auto_set_device(config)
-    run_ppo(config, task_runner_class=CritiqueGRPOTaskRunner)
+    run_ppo(config, task_runner_class=task_runner_class)

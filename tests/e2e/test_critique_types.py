@@ -17,7 +17,7 @@ from conftest import REPO, run_logged
 
 pytestmark = pytest.mark.e2e
 TESTS = Path(__file__).parents[1]
-STEPS, GROUPS, N = 3, 6, 4
+STEPS, GROUPS, N = 2, 6, 4
 FAULTS = "incorrect,429:0.05,incorrect,500,incorrect,correct,noverdict,incorrect,empty,garbage,incorrect,drop"
 Dump = list[dict[str, Any]]
 

@@ -8,12 +8,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import REPO, run_logged
 
 pytestmark = pytest.mark.e2e
 TRAIN = [sys.executable, "-u", "-m", "recipe.critique_grpo.main_critique_grpo"]
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The complete lines of a JSONL file that may be growing."""
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
 
 
 def test_training_is_killed_and_goes_on(tmp_path: Path, overrides: list[str], cpu_environment: dict[str, str]) -> None:
@@ -35,18 +41,23 @@ def test_training_is_killed_and_goes_on(tmp_path: Path, overrides: list[str], cp
             command, cwd=REPO, env=killed, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
         deadline = time.monotonic() + 600
-        while not latest.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(1)
-        assert latest.exists(), (tmp_path / "killed.log").read_text()[-6000:]
+        logged = tmp_path / "metrics.1.jsonl"
+        while len(lines(logged)) < 2 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.5)
+        assert len(lines(logged)) == 2, (tmp_path / "killed.log").read_text()[-6000:]
         os.killpg(process.pid, signal.SIGKILL)  # what a power cut does; Ray's processes end when they miss the driver
         process.wait()
-    reached = int(latest.read_text())
-    assert reached < 3
+    latest.write_text("1")  # as if it had come before the second checkpoint, so that a step can be compared
+    second = (tmp_path / "rollouts" / "2.jsonl").read_text()
 
     resumed = {**cpu_environment, "VERL_FILE_LOGGER_PATH": str(tmp_path / "metrics.2.jsonl")}
     run_logged(command, tmp_path / "resumed.log", resumed, timeout=600)
-    steps = [json.loads(line) for line in (tmp_path / "metrics.2.jsonl").read_text().splitlines()]
-    assert [entry["step"] for entry in steps] == list(range(reached + 1, 4))
+    steps = lines(tmp_path / "metrics.2.jsonl")
+    assert [entry["step"] for entry in steps] == [2, 3]
+    assert (tmp_path / "rollouts" / "2.jsonl").read_text() == second, "resumed, a step samples what it sampled before"
+    before = lines(logged)[1]["data"]
+    for name in ("critique_grpo/entropy_initial", "critique_grpo/entropy_refined", "critique_grpo/shaping_ratio_mean"):
+        assert steps[0]["data"][name] == pytest.approx(before[name], rel=1e-5), name
     last = steps[-1]["data"]
     assert last["critique_grpo/trigger_rate"] == 1.0
     assert last["critique_grpo/refined_fraction"] == 0.25
@@ -55,7 +66,7 @@ def test_training_is_killed_and_goes_on(tmp_path: Path, overrides: list[str], cp
     assert any(re.match(r"val-core/.*/acc/mean@1", name) for name in last)
     for name in ("critique_valid", "critique_retries", "critic_errors", "prompt_truncated", "refine_tokens"):
         assert f"critique_grpo/{name}" in last
-    groups = [json.loads(line) for line in (tmp_path / "rollouts" / "3.jsonl").read_text().splitlines()]
+    groups = lines(tmp_path / "rollouts" / "3.jsonl")
     assert len(groups) == 6
     assert all(sum(refinement["selected"] for refinement in group["refinements"]) == 1 for group in groups)
     assert all(response["critique"] for group in groups for response in group["responses"])

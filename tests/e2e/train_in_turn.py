@@ -24,10 +24,9 @@ class InTurnRunner:
     """Starts the recipe's trainer as its task runner does; ``fit`` is called once for every run."""
 
     def run(self, config: Any) -> None:
-        from verl.trainer import main_ppo_v0
-
         from recipe.critique_grpo.config import validate
         from recipe.critique_grpo.ray_trainer import RayCritiqueGRPOTrainer
+        from recipe.critique_grpo.start import run_task
 
         class InTurnTrainer(RayCritiqueGRPOTrainer):
             def fit(self) -> None:
@@ -46,8 +45,7 @@ class InTurnRunner:
                     except Exception as error:
                         (folder / "error.txt").write_text(str(error), encoding="utf-8")
 
-        main_ppo_v0.RayPPOTrainer = InTurnTrainer
-        main_ppo_v0.TaskRunner.__ray_metadata__.modified_class().run(config)
+        run_task(config, InTurnTrainer)
 
 
 def begin_anew(worker: Any, config: Any) -> None:

@@ -26,14 +26,16 @@ class ParityRunner:
     """verl's task runner with the rollouts of its trainer recorded or replayed; ``fit`` is the trainer's own."""
 
     def run(self, config: Any) -> None:
-        from verl.trainer import main_ppo_v0
+        from verl.trainer.ppo.ray_trainer import RayPPOTrainer
+
+        from recipe.critique_grpo.start import run_task
 
         if config.parity.trainer == "recipe":
             from recipe.critique_grpo.ray_trainer import RayCritiqueGRPOTrainer
 
             base: Any = RayCritiqueGRPOTrainer
         else:
-            base = main_ppo_v0.RayPPOTrainer
+            base = RayPPOTrainer
 
         class ParityTrainer(base):
             def fit(self) -> None:
@@ -52,8 +54,7 @@ class ParityRunner:
                 self.metrics[-1]["advantages"] = hashlib.sha256(batch.batch["advantages"].numpy().tobytes()).hexdigest()
                 return output
 
-        main_ppo_v0.RayPPOTrainer = ParityTrainer
-        main_ppo_v0.TaskRunner.__ray_metadata__.modified_class().run(config)
+        run_task(config, ParityTrainer)
 
 
 def replayed(trainer: Any, sample: Any, batch: Any) -> Any:

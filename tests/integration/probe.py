@@ -16,7 +16,7 @@ import numpy as np
 import ray
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf, open_dict
+from omegaconf import open_dict
 from verl import DataProto
 from verl.trainer.ppo.ray_trainer import compute_advantage
 from verl.utils.config import omega_conf_to_dataclass
@@ -29,16 +29,14 @@ class ProbeRunner:
     """Starts the recipe's trainer as its task runner does, with ``fit`` replaced by the probes."""
 
     def run(self, config: Any) -> None:
-        from verl.trainer import main_ppo_v0
-
         from recipe.critique_grpo.ray_trainer import RayCritiqueGRPOTrainer
+        from recipe.critique_grpo.start import run_task
 
         class ProbeTrainer(RayCritiqueGRPOTrainer):
             def fit(self) -> None:
                 probe(self)
 
-        main_ppo_v0.RayPPOTrainer = ProbeTrainer
-        main_ppo_v0.TaskRunner.__ray_metadata__.modified_class().run(config)
+        run_task(config, ProbeTrainer)
 
 
 def probe(trainer: Any) -> None:
@@ -67,22 +65,17 @@ def probe(trainer: Any) -> None:
 
 
 def rollout(trainer: Any, workers: int) -> tuple[DataProto, dict[str, Any]]:
-    """One training rollout through verl's manager with this many agent-loop workers, and what its groups look like."""
-    from recipe.critique_grpo.rollout import CritiqueRefinementManager
-
-    config = OmegaConf.create(OmegaConf.to_container(trainer.config))
-    config.actor_rollout_ref.rollout.agent.num_workers = workers
-    manager = CritiqueRefinementManager.create(
-        config,
-        llm_client=trainer.llm_server_manager.get_client(),
-        reward_loop_worker_handles=trainer.reward_loop_manager.reward_loop_worker_handles,
-    )
+    """One training rollout with this many of the agent-loop workers, and what its groups look like."""
+    manager = trainer.async_rollout_manager
+    started = manager.agent_loop_workers
     batch = DataProto.from_single_dict(next(iter(trainer.train_dataloader)))
     batch.non_tensor_batch["uid"] = np.array([f"question-{row}" for row in range(len(batch))], dtype=object)
     request = trainer._get_gen_batch(batch)
     request.meta_info["global_steps"] = 1
     n = trainer.config.actor_rollout_ref.rollout.n
+    manager.agent_loop_workers = started[:workers]
     output = manager.generate_sequences(request.repeat(n, interleave=True))
+    manager.agent_loop_workers = started
     output.meta_info.pop("timing", None)
     batch = batch.repeat(n, interleave=True).union(output)
     records, _ = manager.take_records()

@@ -20,6 +20,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def one_rank(folder: Path, overrides: list[str], cpu_environment: dict[str, str]) -> dict[str, Any]:
     command = [sys.executable, str(PROBE), str(folder / "one.json"), str(folder / "batch.pt"), *overrides]
+    command.append("actor_rollout_ref.rollout.agent.num_workers=3")
     run_logged(command, folder / "one.log", cpu_environment, timeout=600)
     return json.loads((folder / "one.json").read_text())
 

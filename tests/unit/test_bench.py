@@ -2,10 +2,11 @@
 
 import asyncio
 import time
+from pathlib import Path
 
 import pytest
 
-from recipe.critique_grpo.bench.__main__ import report, table_lines
+from recipe.critique_grpo.bench.__main__ import main, table_lines
 from recipe.critique_grpo.bench.designs import ALL_FAILED, ALWAYS, Design
 from recipe.critique_grpo.bench.simulation import SimulatedServer, Speed, run_virtually, simulate
 from recipe.critique_grpo.bench.workload import Workload
@@ -124,9 +125,19 @@ def test_tables_compare_within_a_round() -> None:
     assert rows[2] == f"| {names[2]} | 1.0 | 0.10 | 0.10-0.40 | 1.00 | 5 |"
 
 
-def test_report_without_real_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_of_any_speed_is_simulated(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("recipe.critique_grpo.bench.__main__.SIMULATED", ((8, 0.0), (8, 5.0)))
-    speed = {"step_s": 0.01, "row_s": 0.0001, "max_num_seqs": 32}
-    text = report({"runs": [], "speed": speed}, Workload(prompts=8, n=4), rounds=2)
+    speed = ["--step_ms", "10", "--row_ms", "0.1", "--max_num_seqs", "32"]
+    monkeypatch.setattr("sys.argv", ["bench", "--out", str(tmp_path), "--rounds", "2", *speed])
+    main()
+    text = (tmp_path / "bench.md").read_text()
     assert text.count("| trigger always |") == text.count("| trigger all_failed |") == 2
-    assert "10.00 ms + 0.100 ms a row" in text
+    assert "10.00 ms + 0.100 ms a row, at most 32 rows" in text and text in capsys.readouterr().out
+
+
+def test_half_a_speed_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("sys.argv", ["bench", "--out", str(tmp_path), "--step_ms", "10"])
+    with pytest.raises(SystemExit):
+        main()

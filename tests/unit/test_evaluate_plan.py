@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recipe.critique_grpo.eval_plan import main
+from recipe.critique_grpo.eval_plan import MissingRun, keep, main, read_missing
 
 pytestmark = pytest.mark.unit
 
@@ -49,27 +49,25 @@ def plan(folder: Path, *benches: Path, samples: int = 1, max_prompt: int = 64, o
     fixed = ["--max_response", "16", "--tier", "cpu"]
     extra = [f"--override={override}"] if override else []
     options = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
-    main(["plan", *options, *fixed, *extra, "--benches", *map(str, benches)])
+    main([*options, *fixed, *extra, "--benches", *map(str, benches)])
 
 
 @pytest.mark.usefixtures("model")
 def test_runs_are_missing_until_their_dump_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small, large = write_benchmark(tmp_path / "small.parquet", 2), write_benchmark(tmp_path / "large.parquet", 9)
     plan(tmp_path, small, large, samples=3)
-    assert capsys.readouterr().out.splitlines() == [
-        f"greedy\tsmall\t2\t{small}",
-        f"greedy\tlarge\t9\t{large}",
-        f"sampled\tsmall\t2\t{small}",
-        f"sampled\tlarge\t9\t{large}",
-    ]
+    assert capsys.readouterr().out == "22\n"  # problems that have still to run
     out = tmp_path / "out"
-    main(["keep", str(out), "small", "greedy", str(write_dump(tmp_path / "a.jsonl", 2, 1))])
-    main(["keep", str(out), "large", "sampled", str(write_dump(tmp_path / "b.jsonl", 9, 3))])
-    plan(tmp_path, small, large, samples=3)
-    assert [line.split("\t")[:2] for line in capsys.readouterr().out.splitlines()] == [
-        ["greedy", "large"],
-        ["sampled", "small"],
+    assert read_missing(out) == [
+        MissingRun("greedy", "small", str(small), 2),
+        MissingRun("greedy", "large", str(large), 9),
+        MissingRun("sampled", "small", str(small), 2),
+        MissingRun("sampled", "large", str(large), 9),
     ]
+    keep(out, "small", "greedy", write_dump(tmp_path / "a.jsonl", 2, 1))
+    keep(out, "large", "sampled", write_dump(tmp_path / "b.jsonl", 9, 3))
+    plan(tmp_path, small, large, samples=3)
+    assert [(run.mode, run.name) for run in read_missing(out)] == [("greedy", "large"), ("sampled", "small")]
 
 
 @pytest.mark.usefixtures("model")
@@ -77,18 +75,18 @@ def test_a_dump_that_is_not_whole_is_not_kept(tmp_path: Path) -> None:
     plan(tmp_path, write_benchmark(tmp_path / "small.parquet", 2))
     dump = write_dump(tmp_path / "0.jsonl", 1, 1)
     with pytest.raises(SystemExit, match="has 1 responses, but 2 problems x 1 make 2"):
-        main(["keep", str(tmp_path / "out"), "small", "greedy", str(dump)])
+        keep(tmp_path / "out", "small", "greedy", dump)
     assert not (tmp_path / "out" / "small" / "greedy.jsonl").exists()
     with pytest.raises(SystemExit, match="ended without a dump"):
-        main(["keep", str(tmp_path / "out"), "small", "greedy", str(tmp_path / "nowhere.jsonl")])
+        keep(tmp_path / "out", "small", "greedy", tmp_path / "nowhere.jsonl")
 
 
 @pytest.mark.usefixtures("model")
-def test_samples_can_be_added_and_then_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_samples_can_be_added_and_then_stay(tmp_path: Path) -> None:
     small = write_benchmark(tmp_path / "small.parquet", 2)
     for samples, missing, recorded in ((1, 1, 1), (2, 2, 2), (1, 1, 2)):
         plan(tmp_path, small, samples=samples)
-        assert len(capsys.readouterr().out.splitlines()) == missing
+        assert len(read_missing(tmp_path / "out")) == missing
         assert json.loads((tmp_path / "out" / "settings.json").read_text())["samples"] == recorded
 
 

@@ -1,11 +1,12 @@
-"""scripts/eval.sh with a stand-in for the training program: what is run, what is kept, what is refused.
+"""scripts/eval.sh with a stand-in for the evaluation program: what is run, what is kept, what is refused.
 
-The stand-in takes the place of the Python interpreter. It answers ``main_critique_grpo`` by writing down its overrides
-and the dump that verl would write, and hands everything else to the real interpreter.
+The stand-in takes the place of the Python interpreter. It answers ``eval_run`` by writing down its overrides and taking
+in the dumps that verl would write, and hands everything else to the real interpreter.
 """
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,24 +21,33 @@ pytestmark = pytest.mark.unit
 REPO = Path(__file__).resolve().parents[2]
 Eval = Callable[..., subprocess.CompletedProcess[str]]
 
-STAND_IN = """#!{python} -S
+STAND_IN = """#!{python}
 import json, os, sys
-from pathlib import Path
 
-if "recipe.critique_grpo.main_critique_grpo" not in sys.argv:
+if "recipe.critique_grpo.eval_run" not in sys.argv:
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
+
+from pathlib import Path
+from recipe.critique_grpo.eval_plan import keep, read_missing
+
 with open({calls!r}, "a") as file:
     file.write(json.dumps(sys.argv[1:]) + "\\n")
 given = dict(argument.split("=", 1) for argument in sys.argv[1:] if "=" in argument)
-dump, name = Path(given["trainer.validation_data_dir"]), Path(given["data.val_files"]).stem
-lines = []
-for problem in json.loads((dump.parent / "benchmark.json").read_text())["problems"]:
-    for sample in range(int(given["actor_rollout_ref.rollout.val_kwargs.n"])):
-        row = {{"input": problem["id"], "output": "...", "gts": problem["answer"], "score": float(sample % 2)}}
-        lines.append(row)
-if os.environ.get("FAULT") == name:
-    sys.exit("Error: out of memory")
-(dump / "0.jsonl").write_text("".join(json.dumps(line) + "\\n" for line in lines))
+out = Path(given["+evaluation.out"].strip("'"))
+for run in read_missing(out):
+    print(f"(actor pid=1) eval.sh: {{run.name}}, {{run.mode}}: {{run.problems}} problems", flush=True)
+    if os.environ.get("FAULT") == run.name:
+        sys.exit("Error: out of memory")
+    samples = int(given["actor_rollout_ref.rollout.val_kwargs.n"]) if run.mode == "sampled" else 1
+    lines = []
+    for problem in json.loads((out / run.name / "benchmark.json").read_text())["problems"]:
+        for sample in range(samples):
+            row = {{"input": problem["id"], "output": "...", "gts": problem["answer"], "score": float(sample % 2)}}
+            lines.append(json.dumps(row) + "\\n")
+    dump = out / ".dumps" / run.mode / run.name / "0.jsonl"
+    dump.parent.mkdir(parents=True)
+    dump.write_text("".join(lines))
+    keep(out, run.name, run.mode, dump)
 """
 
 
@@ -96,58 +106,54 @@ def calls(workplace: Path) -> list[dict[str, str]]:
     return [dict(argument.split("=", 1) for argument in arguments if "=" in argument) for arguments in started]
 
 
-def names(workplace: Path) -> list[str]:
-    return [call["trainer.experiment_name"] for call in calls(workplace)]
+def announced(result: subprocess.CompletedProcess[str]) -> list[str]:
+    """The benchmarks that the script says are running."""
+    return re.findall(r"^\[\S+\] (\w+, \w+): \d+ problems$", result.stdout, re.MULTILINE)
 
 
 def metrics(workplace: Path, benchmark: str) -> dict[str, Any]:
     return json.loads((workplace / "out" / "results.json").read_text())["benchmarks"][benchmark]["metrics"]
 
 
-def test_greedy_and_sampled_runs_then_nothing_more_to_do(evaluate: Eval, workplace: Path) -> None:
+def test_greedy_and_sampled_runs_in_one_start_then_nothing_more_to_do(evaluate: Eval, workplace: Path) -> None:
     first = evaluate("N=3", "actor_rollout_ref.rollout.gpu_memory_utilization=0.2", MAX_RESPONSE="64")
     assert first.returncode == 0, first.stderr
-    assert names(workplace) == ["eval_small_greedy", "eval_large_greedy", "eval_small_sampled", "eval_large_sampled"]
-    greedy, sampled = calls(workplace)[0], calls(workplace)[2]
+    assert announced(first) == ["small, greedy", "large, greedy", "small, sampled", "large, sampled"]
+    (started,) = calls(workplace)
     kwargs = "actor_rollout_ref.rollout.val_kwargs."
-    assert [greedy[kwargs + name] for name in ("n", "do_sample", "temperature", "top_p")] == ["1", "false", "0", "1.0"]
-    assert [sampled[kwargs + name] for name in ("n", "do_sample", "temperature", "top_p")] == [
-        "3",
-        "true",
-        "0.6",
-        "0.95",
-    ]
-    assert greedy["trainer.val_only"] == "true" and greedy["preset"] == "grpo" and greedy["tier"] == "cpu"
-    assert greedy["actor_rollout_ref.model.path"] == str(workplace / "model")
-    assert greedy["actor_rollout_ref.rollout.gpu_memory_utilization"] == "0.2"
-    assert (greedy["data.max_prompt_length"], greedy["data.max_response_length"]) == ("1024", "64")
+    sampling = {"n": "3", "do_sample": "true", "temperature": "0.6", "top_p": "0.95"}
+    assert {name: started[kwargs + name] for name in sampling} == sampling
+    assert started["trainer.val_only"] == "true" and started["preset"] == "grpo" and started["tier"] == "cpu"
+    assert started["actor_rollout_ref.model.path"] == str(workplace / "model")
+    assert started["actor_rollout_ref.rollout.gpu_memory_utilization"] == "0.2"
+    assert (started["data.max_prompt_length"], started["data.max_response_length"]) == ("1024", "64")
     assert metrics(workplace, "large")["pass@2"]["value"] == pytest.approx(2 / 3)  # one of three is correct
     assert "| macro average |" in first.stdout
-    assert not list((workplace / "out").glob("*/.*"))  # what is not needed any more is gone
+    assert not list((workplace / "out").glob(".*"))  # what is not needed any more is gone
 
     dumps = {path: path.stat().st_mtime_ns for path in (workplace / "out").glob("*/*.jsonl")}
     second = evaluate("N=3", "actor_rollout_ref.rollout.gpu_memory_utilization=0.2", MAX_RESPONSE="64")
     assert second.returncode == 0 and "every run is finished" in second.stdout
-    assert len(dumps) == 4 == len(calls(workplace))
+    assert len(dumps) == 4 and len(calls(workplace)) == 1
     assert dumps == {path: path.stat().st_mtime_ns for path in dumps}
 
 
 def test_an_interruption_loses_no_finished_benchmark(evaluate: Eval, workplace: Path) -> None:
     broken = evaluate(FAULT="large")
     assert broken.returncode != 0 and "Traceback" not in broken.stderr
-    assert "the greedy run of large stopped with an error" in broken.stderr and "out of memory" in broken.stderr
+    assert "stopped with an error; the last lines of" in broken.stderr and "out of memory" in broken.stderr
     assert [path.parent.name for path in (workplace / "out").glob("*/greedy.jsonl")] == ["small"]
-    assert evaluate().returncode == 0
-    assert names(workplace) == ["eval_small_greedy", "eval_large_greedy", "eval_large_greedy"]
+    assert announced(evaluate()) == ["large, greedy"]
 
 
 def test_on_gpus_the_batch_can_be_shared(evaluate: Eval, workplace: Path) -> None:
-    assert evaluate(TIER="gpu", GPUS="4", MODEL="org/model").returncode == 0
-    small, large = calls(workplace)
-    assert small["tier"] == "gpu" and small["actor_rollout_ref.model.path"] == "org/model"
-    assert small["trainer.n_gpus_per_node"] == small["actor_rollout_ref.rollout.n"] == "4"
-    assert (small["data.train_batch_size"], large["data.train_batch_size"]) == ("2", "8")
-    assert (small["data.max_prompt_length"], small["data.max_response_length"]) == ("2048", "8192")
+    assert evaluate(TIER="gpu", GPUS="4", MODEL="org/model", OUT="hub").returncode == 0
+    assert evaluate(TIER="gpu", GPUS="4", MODEL="org/model", OUT="few", BENCHES="small").returncode == 0
+    both, few = calls(workplace)
+    assert both["tier"] == "gpu" and both["actor_rollout_ref.model.path"] == "org/model"
+    assert both["trainer.n_gpus_per_node"] == both["actor_rollout_ref.rollout.n"] == "4"
+    assert (both["data.train_batch_size"], few["data.train_batch_size"]) == ("8", "2")
+    assert (both["data.max_prompt_length"], both["data.max_response_length"]) == ("2048", "8192")
 
 
 @pytest.mark.parametrize(

@@ -51,9 +51,8 @@ def table_lines(runs: Sequence[Run], table: str) -> Iterable[str]:
         yield f"| {name} | {seconds:.1f} | {median(times):.2f} | {spread} | {tokens:.2f} | {selected:.0f} |"
 
 
-def report(measured: dict[str, Any], workload: Workload, rounds: int) -> str:
-    """All tables as Markdown."""
-    speed = Speed(**measured["speed"])
+def report(runs: Sequence[Run], speed: Speed, workload: Workload, rounds: int) -> str:
+    """All tables as Markdown: the real ``runs``, if there are any, and simulations with this speed."""
     lines = [
         f"Requests: {workload.prompts} prompts x {workload.n}, lognormal lengths (median {workload.median:g}, sigma "
         f"{workload.sigma:g}, cap {workload.cap}), {workload.failing:.0%} of the groups fail, "
@@ -61,16 +60,16 @@ def report(measured: dict[str, Any], workload: Workload, rounds: int) -> str:
         f"Server: a step takes {speed.step_s * 1e3:.2f} ms + {speed.row_s * 1e3:.3f} ms a row, at most "
         f"{speed.max_num_seqs} rows.",
     ]
-    if measured["runs"]:
+    if runs:
         lines += ["", f"Real vLLM server, {rounds} rounds"]
         for table in TABLES:
-            lines += ["", *table_lines(measured["runs"], table)]
+            lines += ["", *table_lines(runs, table)]
     for prompts, judge_s in SIMULATED:
         size = Workload(**{**asdict(workload), "prompts": prompts})
-        runs = simulated_runs(size, speed, rounds, judge_s)
+        simulated = simulated_runs(size, speed, rounds, judge_s)
         lines += ["", f"Simulated server, {prompts} prompts, critiques take {judge_s:g} s"]
         for table in TABLES:
-            lines += ["", *table_lines(runs, table)]
+            lines += ["", *table_lines(simulated, table)]
     return "\n".join(lines) + "\n"
 
 
@@ -131,19 +130,25 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=64, help="groups of the real runs")
     parser.add_argument("--max_num_seqs", type=int, default=128, help="requests that vLLM runs at a time")
     parser.add_argument("--measured", type=Path, help="measured.json of an earlier run: only simulate")
+    parser.add_argument("--step_ms", type=float, help="only simulate, with a server whose step takes this and ...")
+    parser.add_argument("--row_ms", type=float, help="... this for every request in it")
     arguments = parser.parse_args()
-    if arguments.measured is None and not (arguments.model and arguments.data):
-        parser.error("give --model and --data, or --measured")
+    if (arguments.step_ms is None) != (arguments.row_ms is None):
+        parser.error("--step_ms and --row_ms go together")
+    simulated = arguments.measured is not None or arguments.step_ms is not None
+    if not simulated and not (arguments.model and arguments.data):
+        parser.error("give --model and --data, or --measured, or --step_ms and --row_ms")
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name in ("out", "model", "data"):
         if path := getattr(arguments, name):
             setattr(arguments, name, path.expanduser().resolve())
     workload = Workload(prompts=arguments.prompts)
-    if arguments.measured is None:
-        measured = measure(arguments, workload)
+    if arguments.step_ms is not None:
+        runs, speed = [], Speed(arguments.step_ms / 1e3, arguments.row_ms / 1e3, arguments.max_num_seqs)
     else:
-        measured = json.loads(arguments.measured.read_text(encoding="utf-8"))
-    text = report(measured, workload, arguments.rounds)
+        measured = json.loads(arguments.measured.read_text()) if simulated else measure(arguments, workload)
+        runs, speed = measured["runs"], Speed(**measured["speed"])
+    text = report(runs, speed, workload, arguments.rounds)
     (arguments.out / "bench.md").write_text(text, encoding="utf-8")
     print(text)
 

@@ -76,9 +76,8 @@ class BenchRunner:
 
     def run(self, config: Any) -> None:
         """Measure, and write the results to ``config.bench.result``."""
-        from verl.trainer import main_ppo_v0
-
         from recipe.critique_grpo.ray_trainer import RayCritiqueGRPOTrainer
+        from recipe.critique_grpo.start import run_task
 
         class BenchTrainer(RayCritiqueGRPOTrainer):
             def fit(self) -> None:
@@ -86,8 +85,7 @@ class BenchRunner:
                 result = measure(self)
                 Path(self.config.bench.result).write_text(json.dumps(result), encoding="utf-8")
 
-        main_ppo_v0.RayPPOTrainer = BenchTrainer
-        main_ppo_v0.TaskRunner.__ray_metadata__.modified_class().run(config)
+        run_task(config, BenchTrainer)
 
 
 def measure(trainer: Any) -> dict[str, Any]:

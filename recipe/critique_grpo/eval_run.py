@@ -1,0 +1,46 @@
+"""Entry point of scripts/eval.sh: verl's own validation, one benchmark and mode after another in a single start.
+
+    python -m recipe.critique_grpo.eval_run preset=grpo +evaluation.out=outputs/eval/my_model [Hydra overrides]
+
+What has to run is in OUT/missing.json, which ``eval_plan`` writes. Each benchmark is taken in as soon as it is done,
+so an interruption costs no other one.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import hydra
+import ray
+from omegaconf import DictConfig, open_dict
+
+
+@ray.remote
+class EvaluationTaskRunner:
+    """verl's task runner with the evaluation's trainer."""
+
+    def run(self, config: Any) -> None:
+        """Validate in this actor."""
+        from recipe.critique_grpo.eval_trainer import EvaluationTrainer
+        from recipe.critique_grpo.start import run_task
+
+        run_task(config, EvaluationTrainer)
+
+
+@hydra.main(config_path="config", config_name="critique_grpo_trainer", version_base=None)
+def main(config: DictConfig) -> None:
+    """Check versions, configuration and all benchmarks, then evaluate."""
+    from recipe.critique_grpo.eval_plan import read_missing
+    from recipe.critique_grpo.start import check, train
+
+    files = list(dict.fromkeys(run.file for run in read_missing(Path(config.evaluation.out))))
+    manager = "recipe.critique_grpo.eval_trainer.EvaluationManager"
+    with open_dict(config):
+        config.data.val_files = files
+        config.data.train_files = files  # verl wants something to train on, though nothing is trained
+        config.actor_rollout_ref.rollout.agent.agent_loop_manager_class = manager
+    check(config)
+    train(config, EvaluationTaskRunner)
+
+
+if __name__ == "__main__":
+    main()
