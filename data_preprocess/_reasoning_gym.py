@@ -1,6 +1,7 @@
-"""Problems with an integer answer from `reasoning-gym`, distinct and in an order that the seed decides."""
+"""Problems from `reasoning-gym`, distinct and in an order that the seed decides."""
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +12,16 @@ Options = dict[str, int | None]
 
 @dataclass(frozen=True)
 class Problem:
-    """A question and its answer, an integer in digits; `expression` is what is to be computed, where that is all."""
+    """A question and its answer; `expression` is what is to be computed, where that is all.
+
+    `entry` is reasoning-gym's item as JSON, for its own scorer; None if the answer is an integer in digits, which needs
+    none.
+    """
 
     question: str
     answer: str
     expression: str | None = None
+    entry: str | None = None
 
     def ask(self) -> str:
         """The user's turn."""
@@ -47,7 +53,7 @@ def task_config(task: str, size: int, seed: int, options: Options) -> dict[str, 
 
 
 def generate(task: str, config: dict[str, Any], operators: str | None) -> Iterator[Problem]:
-    """Yield the distinct problems of `task` with an integer answer, in a fixed order for a seed.
+    """Yield the distinct problems of `task` that have an answer, in a fixed order for a seed.
 
     `operators` (such as "+") keeps only the expressions that use no other operator.
     """
@@ -59,13 +65,23 @@ def generate(task: str, config: dict[str, Any], operators: str | None) -> Iterat
         raise SystemExit(f"reasoning-gym refuses these options for {task}: {error}") from error
     seen: set[str] = set()
     for item in dataset:
-        answer, expression = str(item["answer"]).strip(), item["metadata"].get("expression")
+        answer = "" if item["answer"] is None else str(item["answer"]).strip()
+        expression = item["metadata"].get("expression")
         question = expression or item["question"].strip()
         foreign = operators is not None and any(sign in question for sign in set("+-*/") - set(operators))
-        if foreign or question in seen or not answer.removeprefix("-").isdigit():
+        if foreign or question in seen or not answer:
             continue
         seen.add(question)
-        yield Problem(question, answer, expression)
+        yield Problem(question, answer, expression, None if answer.removeprefix("-").isdigit() else _entry(task, item))
+
+
+def _entry(task: str, item: dict[str, Any]) -> str:
+    try:
+        return json.dumps(item)
+    except TypeError as error:
+        raise SystemExit(
+            f"task {task} cannot be used: its items are no JSON ({error}), which its scorer needs"
+        ) from error
 
 
 def take_problems(task: str, count: int, seed: int, options: Options, operators: str | None = None) -> list[Problem]:
@@ -82,6 +98,6 @@ def take_problems(task: str, count: int, seed: int, options: Options, operators:
         if len(problems) == count:
             return problems
     raise SystemExit(
-        f"{task} gave only {len(problems)} distinct problems with an integer answer in {tries} tries; {count} are "
+        f"{task} gave only {len(problems)} distinct problems in {tries} tries; {count} are "
         "needed: allow more digits or terms, or lower --train_size and --val_size"
     )

@@ -3,8 +3,9 @@ r"""Build verifiable arithmetic problems in verl's parquet format from `reasonin
     python -m data_preprocess.arithmetic --local_save_dir data/arithmetic --train_size 1024 --val_size 256
 
 Writes train.parquet and val.parquet with the columns data_source, prompt (chat messages), ability, reward_model (rule,
-ground truth) and extra_info (index, split, question). No question occurs twice, within a file or across them. The
-prompt asks for the answer in \boxed{} and shows worked examples: a 135M model does not box it unless shown how.
+ground truth) and extra_info (index, split, question; entry, for answers that only the task's own scorer can judge). No
+question occurs twice, within a file or across them. The prompt asks for the answer in \boxed{} and shows worked
+examples: a 135M model does not box it unless shown how.
 """
 
 import argparse
@@ -47,12 +48,13 @@ def make_prompt(problem: Problem, examples: list[Problem], style: str) -> list[M
 
 def make_row(problem: Problem, prompt: list[Message], index: int, split: str, task: str) -> dict[str, Any]:
     """Return one row in verl's format."""
+    entry = {"entry": problem.entry} if problem.entry else {}
     return {
         "data_source": f"reasoning_gym/{task}",
         "prompt": prompt,
         "ability": "math",
         "reward_model": {"style": "rule", "ground_truth": problem.answer},
-        "extra_info": {"index": index, "split": split, "question": problem.question},
+        "extra_info": {"index": index, "split": split, "question": problem.question, **entry},
     }
 
 
@@ -108,7 +110,7 @@ def main() -> None:
     parser.add_argument("--train_size", type=int, default=1024, help="training problems")
     parser.add_argument("--val_size", type=int, default=256, help="validation problems")
     parser.add_argument("--seed", type=int, default=0, help="seed of the generator")
-    parser.add_argument("--task", default="chain_sum", help="reasoning-gym task with a numeric answer")
+    parser.add_argument("--task", default="chain_sum", help="any task of reasoning-gym")
     parser.add_argument("--shots", type=int, default=1, help="worked examples in every prompt")
     parser.add_argument("--style", choices=("turn", "inline"), default="turn", help="where the examples stand")
     parser.add_argument("--operators", help="keep only expressions whose operators are among these, such as + or +-")

@@ -9,6 +9,7 @@ import pytest
 from data_preprocess import arithmetic, smollm2, tiny_model
 from data_preprocess._folders import check_target, finished_folder, is_model_folder
 from data_preprocess._reasoning_gym import INSTRUCTION, Options, Problem, take_problems
+from recipe.critique_grpo.reward import compute_score
 from verl_ext.finished_file import finished_file
 
 pytestmark = pytest.mark.unit
@@ -85,6 +86,27 @@ def test_neighbouring_seeds_do_not_share_a_stream() -> None:
 def test_operators_filter(tmp_path: Path) -> None:
     splits = arithmetic.build(tmp_path, train_size=30, val_size=5, operators="+", options=SMALL_SUMS)
     assert not any("-" in row["extra_info"]["question"] for row in splits["train"])
+
+
+@pytest.mark.parametrize("task", ["spell_backward", "fraction_simplification", "count_bits"])
+def test_other_tasks_are_graded_by_their_own_scorers(tmp_path: Path, task: str) -> None:
+    arithmetic.build(tmp_path, train_size=6, val_size=2, task=task)
+    rows = pq.read_table(tmp_path / "train.parquet").to_pylist()
+    assert all(("entry" in row["extra_info"]) == (task != "count_bits") for row in rows)
+    for row, other in zip(rows, rows[1:], strict=False):
+        truth, wrong = row["reward_model"]["ground_truth"], other["reward_model"]["ground_truth"]
+        scores = [
+            compute_score(row["data_source"], rf"It is \boxed{{{answer}}}.", truth, row["extra_info"])["score"]
+            for answer in (truth, wrong)
+        ]
+        assert scores == [1.0, 1.0 if truth == wrong else 0.0]
+
+
+def test_a_task_whose_items_are_no_json_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    item = {"question": "Which?", "answer": "a b", "metadata": {"cells": {1, 2}}}
+    monkeypatch.setattr("reasoning_gym.create_dataset", lambda task, **_: [item])
+    with pytest.raises(SystemExit, match="gcd cannot be used: its scorer needs items as JSON"):
+        arithmetic.build(tmp_path, train_size=1, val_size=1, task="gcd")
 
 
 @pytest.mark.parametrize(
