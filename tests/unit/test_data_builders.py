@@ -105,7 +105,7 @@ def test_other_tasks_are_graded_by_their_own_scorers(tmp_path: Path, task: str) 
 def test_a_task_whose_items_are_no_json_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     item = {"question": "Which?", "answer": "a b", "metadata": {"cells": {1, 2}}}
     monkeypatch.setattr("reasoning_gym.create_dataset", lambda task, **_: [item])
-    with pytest.raises(SystemExit, match="gcd cannot be used: its scorer needs items as JSON"):
+    with pytest.raises(SystemExit, match="gcd cannot be used: its items are no JSON"):
         arithmetic.build(tmp_path, train_size=1, val_size=1, task="gcd")
 
 
