@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 LOSS_MODE = "critique_grpo"  # name of the shaped loss in verl's registry
-MANAGER = "recipe.critique_grpo.rollout.CritiqueRefinementManager"
+MANAGER = "recipe.critique_grpo.rollout_manager.CritiqueRefinementManager"
 JUDGED = ("cot", "self")  # critique types that a model writes, with a verdict
 FALLBACKS = ("indicative", "indicative_gt", "skip")
 TRIGGERS = ("all_failed", "always", "never")

@@ -45,7 +45,12 @@ class Question:
     ground_truth: str
 
 
+class GeneratorError(RuntimeError):
+    """Nobody wrote this refinement, and to ask again would not help; the others of the group may go on."""
+
+
 #: (slot, the response, its critique) -> the scored refinement; None if its prompt does not fit the budget.
+#: Raises GeneratorError.
 Refine = Callable[[int, Sample[Row], str], Awaitable[Sample[Row] | None]]
 
 
@@ -160,7 +165,11 @@ class GroupStage(Generic[Row]):
             response.critique = await self._critique(question, slot, response.sample, correct)
         if response.critique.text is None:
             return None
-        sample = await refine(slot, response.sample, response.critique.text)
+        try:
+            sample = await refine(slot, response.sample, response.critique.text)
+        except GeneratorError:
+            record.generator_errors += 1
+            return None
         if sample is None:
             record.prompt_skipped += 1
             return None

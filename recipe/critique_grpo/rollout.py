@@ -10,29 +10,25 @@ untouched.
 import asyncio
 import gc
 import time
-from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, TypeAlias
 from uuid import uuid4
 
-import numpy as np
-import ray
 import torch
 from omegaconf import DictConfig
 from verl import DataProto
 from verl.experimental.agent_loop.agent_loop import (
-    AgentLoopManager,
     AgentLoopMetrics,
     AgentLoopOutput,
     AgentLoopWorker,
     _InternalAgentLoopOutput,
 )
-from verl.utils.ray_utils import auto_await
 from verl.workers.rollout.llm_server import LLMServerClient
 
 from recipe.critique_grpo.config import from_config
 from recipe.critique_grpo.critics import make_critic
+from recipe.critique_grpo.failure_budget import FailureBudget
 from recipe.critique_grpo.generators import (
     Generated,
     PolicyChat,
@@ -41,12 +37,11 @@ from recipe.critique_grpo.generators import (
     reply_token_ids,
     unstreamed,
 )
-from recipe.critique_grpo.group_stage import GroupStage, MixedGroup, Question, Sample
+from recipe.critique_grpo.group_stage import GeneratorError, GroupStage, MixedGroup, Question, Sample
 from recipe.critique_grpo.prompts import load_templates
 from recipe.critique_grpo.refinement import Message, fit_refinement_prompt, request_seed
-from recipe.critique_grpo.rollout_records import GroupRecord
-from recipe.critique_grpo.stage_clock import StageClock, StageTimes
-from verl_ext.chat_client import Chat
+from recipe.critique_grpo.stage_clock import StageClock
+from verl_ext.chat_client import Chat, ChatError
 from verl_ext.turnstile import Turnstile
 
 IS_REFINEMENT = "is_refinement"
@@ -94,6 +89,11 @@ class CritiqueRefinementWorker(AgentLoopWorker):
             chat = endpoint_client(self.options.judge)
         from_endpoint = self.options.refinement.generator == "endpoint"
         self.generator = endpoint_client(self.options.generator) if from_endpoint else None
+        self.generator_budget = FailureBudget(
+            self.options.critique.failure_budget,
+            "requests for a refinement failed",
+            "Mend the endpoint (critique_grpo.generator)",
+        )
         critic = make_critic(self.options, self.templates, chat)
         self.stage: GroupStage[Row] = GroupStage(self.options, critic, self.clock)
         self._groups: dict[str, _Group] = {}
@@ -228,7 +228,12 @@ class CritiqueRefinementWorker(AgentLoopWorker):
         assert self.generator is not None
         length = self.rollout_config.response_length
         with self.clock.under_way("refine"):
-            reply = await self.generator(messages, seed=seed, max_tokens=length)
+            try:
+                reply = await self.generator(messages, seed=seed, max_tokens=length)
+            except ChatError as error:
+                self.generator_budget.failed("the generator could not be asked", str(error))
+                raise GeneratorError(str(error)) from error
+        self.generator_budget.passed()
         self.clock.count_tokens("refine", reply.tokens)
         return Generated(reply_token_ids(reply, self.tokenizer, length))
 
@@ -285,52 +290,3 @@ def _valid_tokens(row: Row) -> tuple[list[int], list[int]]:
     width = row.prompt_ids.shape[1]
     mask = row.attention_mask[0].bool()
     return row.prompt_ids[0][mask[:width]].tolist(), row.response_ids[0][mask[width:]].tolist()
-
-
-class WholeGroups(DataProto):
-    """A batch that verl's manager may chunk only between groups: all rows of a ``uid`` go to one worker."""
-
-    def chunk(self, chunks: int) -> list[DataProto]:
-        uids = self.non_tensor_batch["uid"]
-        starts = [row for row in range(len(uids)) if row == 0 or uids[row] != uids[row - 1]]
-        bounds = [*(starts[part[0]] for part in np.array_split(np.arange(len(starts)), chunks)), len(uids)]
-        return [self.slice(begin, end) for begin, end in zip(bounds[:-1], bounds[1:], strict=True)]
-
-
-class CritiqueRefinementManager(AgentLoopManager):
-    """verl's manager with our workers and whole groups; ``take_records`` hands over what happened in the groups."""
-
-    worker_class: type[CritiqueRefinementWorker] = CritiqueRefinementWorker
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.agent_loop_workers_class = ray.remote(self.worker_class)
-        super().__init__(*args, **kwargs)
-        self._records: list[GroupRecord] = []
-        self._times: list[StageTimes] = []
-
-    @auto_await
-    async def generate_sequences(self, prompts: DataProto) -> DataProto:
-        if prompts.meta_info.get("validate", False):
-            output = await super().generate_sequences(prompts)
-            output.batch.pop("refinement_mask")
-            for column in (RECORD, TIMES, GENERATOR):
-                output.non_tensor_batch.pop(column)
-            return output
-        n = self.rollout_config.n
-        sizes = Counter(prompts.non_tensor_batch["uid"].tolist())
-        if wrong := [(uid, size) for uid, size in sizes.items() if size != n]:
-            raise ValueError(
-                f"group {wrong[0][0]} came with {wrong[0][1]} rows, but actor_rollout_ref.rollout.n is {n}: "
-                "something between the data loader and the rollout drops or adds rows."
-            )
-        groups = WholeGroups(prompts.batch, prompts.non_tensor_batch, prompts.meta_info)
-        output = await super().generate_sequences(groups)
-        self._records = [record for record in output.non_tensor_batch.pop(RECORD) if record is not None]
-        self._times = [times for times in output.non_tensor_batch.pop(TIMES) if times is not None]
-        return output
-
-    def take_records(self) -> tuple[list[GroupRecord], list[StageTimes]]:
-        """Records of the groups and times of the workers of the last training rollout; empties the store."""
-        taken = self._records, self._times
-        self._records, self._times = [], []
-        return taken

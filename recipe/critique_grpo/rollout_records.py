@@ -55,6 +55,7 @@ class GroupRecord:
     refinements_aborted: int = 0
     prompt_truncated: int = 0
     prompt_skipped: int = 0
+    generator_errors: int = 0
 
     def for_transport(self, with_texts: bool) -> "GroupRecord":
         """This record, without its texts unless they will be dumped."""
@@ -98,9 +99,11 @@ def rollout_metrics(records: Sequence[GroupRecord]) -> dict[str, float]:
         "selected_tokens_mean": _mean([refinement.tokens for refinement in selected]),
         "critique_valid": _mean([critique.valid for critique in critiques]),
         "critique_retries": sum(critique.retries for critique in critiques),
+        "critique_requests_resent": sum(critique.resent for critique in critiques),
         "critic_errors": sum(critique.error for critique in critiques),
         "prompt_truncated": sum(record.prompt_truncated for record in records),
         "prompt_skipped": sum(record.prompt_skipped for record in records),
+        "generator_errors": sum(record.generator_errors for record in records),
     }
     return {f"critique_grpo/{name}": float(value) for name, value in metrics.items()}
 

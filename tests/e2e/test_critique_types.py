@@ -75,7 +75,7 @@ def runs(
         fault_server(FAULTS, environment, folder) as faulty,
         fault_server("incorrect,correct", environment, folder) as fair,
         fault_server("401", environment, folder) as closed,
-        fault_server("text", environment, folder, "--text", "It is \\boxed{7}.") as stronger,
+        fault_server("text,text,text,401", environment, folder, "--text", "It is \\boxed{7}.") as stronger,
     ):
         patient = {"max_retries": 8, "timeout_s": 60, "sampling": {"temperature": 0.7}}
 
@@ -105,6 +105,7 @@ def runs(
             },
             "closed": {"critique": {"type": "cot"}, "judge": judge(closed)},
             "stronger": {
+                "critique": {"failure_budget": 1.0},
                 "refinement": {"generator": "endpoint", "stop_after_correct": True},
                 "generator": judge(stronger),
             },
@@ -129,6 +130,7 @@ def runs(
         result: dict[str, Any] = {
             "log": log,
             "faulty requests": json.loads(get(f"{faulty[:-3]}/stats")),
+            "stronger requests": json.loads(get(f"{stronger[:-3]}/stats")),
             "real requests": sum(map(float, counted)),
         }
     for name in settings:
@@ -144,6 +146,10 @@ def runs(
 def dump_lines(folder: Path, step: int) -> list[str]:
     path = folder / "rollouts" / f"{step}.jsonl"
     return path.read_text().splitlines() if path.exists() else []
+
+
+def refused_by(stats: dict[str, int]) -> int:
+    return sum(stats.get(name, 0) for name in ("429", "500", "drop"))
 
 
 def critiques(groups: Dump) -> Dump:
@@ -190,9 +196,9 @@ def test_a_judge_that_misbehaves_costs_no_request_and_is_counted(runs: dict[str,
     assert usable and len(usable) < len(found)
     # Every usable critique came from one "incorrect"; what the server refused was sent again.
     assert len(usable) == stats["incorrect"]
+    assert 0 < sum(critique["resent"] for critique in found) <= refused_by(stats)
     asked = sum(1 + critique["retries"] for critique in found)
-    refused = sum(stats.get(name, 0) for name in ("429", "500", "drop"))
-    assert runs["faulty requests"]["requests"] - refused == pytest.approx(asked, abs=stats["garbage"])
+    assert runs["faulty requests"]["requests"] - refused_by(stats) == pytest.approx(asked, abs=stats["garbage"])
     steps = runs["faulty"]["steps"]
     assert sum(step["critique_grpo/critique_retries"] for step in steps) == sum(one["retries"] for one in found)
     assert sum(step["critique_grpo/critic_errors"] for step in steps) == sum(one["error"] for one in found)
@@ -215,6 +221,8 @@ def test_another_models_text_enters_as_token_ids_and_is_marked(runs: dict[str, A
     groups = runs["stronger"]["groups"]
     assert {refinement["text"] for group in groups for refinement in group["refinements"]} == {"It is \\boxed{7}."}
     assert {refinement["generator"] for group in groups for refinement in group["refinements"]} == {"endpoint"}
+    failed = sum(step["critique_grpo/generator_errors"] for step in runs["stronger"]["steps"])
+    assert 0 < failed <= runs["stronger requests"]["behaviours"]["401"]  # those on their way may have been aborted
 
 
 def test_self_critiques_come_from_the_policy(runs: dict[str, Any]) -> None:

@@ -64,7 +64,14 @@ def test_training_is_killed_and_goes_on(tmp_path: Path, overrides: list[str], cp
     assert last["critique_grpo/refinements"] == 24
     assert 0 < last["critique_grpo/shaping_ratio_mean"] < 1
     assert any(re.match(r"val-core/.*/acc/mean@1", name) for name in last)
-    for name in ("critique_valid", "critique_retries", "critic_errors", "prompt_truncated", "refine_tokens"):
+    for name in (
+        "critique_valid",
+        "critique_retries",
+        "critique_requests_resent",
+        "critic_errors",
+        "prompt_truncated",
+        "refine_tokens",
+    ):
         assert f"critique_grpo/{name}" in last
     groups = lines(tmp_path / "rollouts" / "3.jsonl")
     assert len(groups) == 6

@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 
 from recipe.critique_grpo.config import CritiqueConfig, CritiqueGRPOConfig, RefinementConfig, RewardConfig
 from recipe.critique_grpo.critics import Critique, Subject
-from recipe.critique_grpo.group_stage import GroupStage, MixedGroup, Question, Sample
+from recipe.critique_grpo.group_stage import GeneratorError, GroupStage, MixedGroup, Question, Sample
 from recipe.critique_grpo.stage_clock import StageClock
 
 T = TypeVar("T")
 FOREVER = -1
+UNWRITTEN = -1.0
 QUESTION = Question(step=3, index="17", text="1+1?", ground_truth="2")
 
 
@@ -35,7 +36,7 @@ class World:
     "critique 2", "refine 2".
 
     Args:
-        initial, refined: scores by slot; a refined score of None is a request that does not fit.
+        initial, refined: scores by slot; a refined one of None is a request that does not fit, UNWRITTEN one that failed.
         says: what the critic says of a response or refinement.
         sampling, critiquing, refining: turns of the event loop each takes, by slot or for all; FOREVER never ends.
         fails: what raises once it is done.
@@ -91,6 +92,8 @@ class World:
         score = self.refined[slot]
         if score is None:
             return None
+        if score == UNWRITTEN:
+            raise GeneratorError("nobody there")
         tokens, log_prob = self.tokens[slot], self.log_probs[slot]
         return Sample(f"refined row {slot}", f"better {slot}", score, tokens, log_prob, generator="endpoint")
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from group_fakes import FOREVER, QUESTION, World, options, rows, run
+from group_fakes import FOREVER, QUESTION, UNWRITTEN, World, options, rows, run
 
 from recipe.critique_grpo.critics import Critique, Subject
 
@@ -125,6 +125,14 @@ async def test_a_request_that_does_not_fit_is_counted(refined: tuple[float | Non
     assert [item.refined_from for item in mixed.record.refinements] == left
     assert mixed.record.prompt_skipped == 4 - len(left)
     assert mixed.refined == [True] * len(left) + [False] * (4 - len(left)) and len(mixed.samples) == 4
+
+
+@pytest.mark.asyncio
+async def test_a_refinement_that_nobody_writes_is_counted_and_the_others_go_on() -> None:
+    mixed = await run(World(options(num=2), refined=(UNWRITTEN, 1, UNWRITTEN, None)))
+    assert [item.refined_from for item in mixed.record.refinements] == [1]
+    assert (mixed.record.generator_errors, mixed.record.prompt_skipped) == (2, 1)
+    assert mixed.refined == [True, False, False, False]
 
 
 # --- stop_after_correct ---------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ import pytest
 from fault_server import CRITIQUE, FaultServer
 
 from recipe.critique_grpo.config import CritiqueConfig, CritiqueGRPOConfig
-from recipe.critique_grpo.critics import Critic, CriticBudgetExceeded, Critique, Subject, make_critic
-from recipe.critique_grpo.critics.budget import WARM_UP, WINDOW, FailureBudget
+from recipe.critique_grpo.critics import Critic, Critique, Subject, make_critic
+from recipe.critique_grpo.failure_budget import WARM_UP, WINDOW, FailureBudget, FailureBudgetExceeded
 from recipe.critique_grpo.prompts import Templates
 from verl_ext.chat_client import Chat, ChatClient, ChatError, Reply
 
@@ -151,7 +151,7 @@ async def run_out(critic: Critic, times: int) -> int:
     for done in range(times):
         try:
             await critic.critique(subject(seed=done))
-        except CriticBudgetExceeded:
+        except FailureBudgetExceeded:
             return done
     return times
 
@@ -159,11 +159,11 @@ async def run_out(critic: Critic, times: int) -> int:
 async def test_a_dead_judge_stops_the_run_once_the_warm_up_is_over() -> None:
     critic = judge(ScriptedChat(ChatError("m at http://judge: status 500.")), failure_budget=0.2)
     assert await run_out(critic, 100) == WARM_UP - 1
-    with pytest.raises(CriticBudgetExceeded) as error:
+    with pytest.raises(FailureBudgetExceeded) as error:
         await critic.critique(subject())
     message = str(error.value)
     assert "failure_budget is 0.2" in message and "51 of this worker's last 51" in message
-    assert "51 times the judge could not be asked, 0 times it gave no usable verdict" in message
+    assert "fallbacks: 51 times the judge could not be asked. The last" in message
     assert "m at http://judge: status 500. Look" in message and "critique_grpo.judge" in message
     assert str(pickle.loads(pickle.dumps(error.value))) == message  # it has to leave a Ray actor
 
@@ -171,7 +171,7 @@ async def test_a_dead_judge_stops_the_run_once_the_warm_up_is_over() -> None:
 async def test_a_judge_that_never_agrees_stops_the_run_too() -> None:
     critic = judge(ScriptedChat(RIGHT), failure_budget=0.9, attempts=1)
     assert await run_out(critic, 100) == WARM_UP - 1
-    with pytest.raises(CriticBudgetExceeded, match="51 times it gave no usable verdict.*the rule-based score says inc"):
+    with pytest.raises(FailureBudgetExceeded, match="51 times it gave no usable verdict.*rule-based score says inc"):
         await critic.critique(subject())
 
 
@@ -180,25 +180,29 @@ async def test_a_budget_of_1_never_stops() -> None:
 
 
 async def test_a_budget_of_0_allows_no_fallback() -> None:
-    budget = FailureBudget(0.0)
+    budget = budget_of(0.0)
     for _ in range(WINDOW):
         budget.passed()
-    with pytest.raises(CriticBudgetExceeded, match=f"1 of this worker's last {WINDOW} critiques"):
-        budget.failed("why", error=False)
+    with pytest.raises(FailureBudgetExceeded, match=f"1 of this worker's last {WINDOW} critiques"):
+        budget.failed("no verdict", "why")
+
+
+def budget_of(limit: float) -> FailureBudget:
+    return FailureBudget(limit, "critiques were fallbacks", "Do something")
 
 
 def spend(budget: FailureBudget, failures: Sequence[bool]) -> None:
     for failed in failures:
-        budget.failed("why", error=True) if failed else budget.passed()
+        budget.failed("nobody there", "why") if failed else budget.passed()
 
 
 async def test_the_budget_is_a_share_of_the_last_critiques() -> None:
-    spend(FailureBudget(0.2), ([False] * 4 + [True]) * 200)  # exactly the budget
-    with pytest.raises(CriticBudgetExceeded):
-        spend(FailureBudget(0.2), ([False] * 3 + [True]) * 200)
-    spend(FailureBudget(0.2), [True] * 40 + [False] * 200 + [True] * 40)  # what is long past is forgotten
-    with pytest.raises(CriticBudgetExceeded, match=f"41 of this worker's last {WINDOW} "):
-        spend(FailureBudget(0.2), [False] * 10_000 + [True] * 41)  # a good past does not excuse for ever
+    spend(budget_of(0.2), ([False] * 4 + [True]) * 200)  # exactly the budget
+    with pytest.raises(FailureBudgetExceeded):
+        spend(budget_of(0.2), ([False] * 3 + [True]) * 200)
+    spend(budget_of(0.2), [True] * 40 + [False] * 200 + [True] * 40)  # what is long past is forgotten
+    with pytest.raises(FailureBudgetExceeded, match=f"41 of this worker's last {WINDOW} "):
+        spend(budget_of(0.2), [False] * 10_000 + [True] * 41)  # a good past does not excuse for ever
 
 
 # --- against a faulty server, through the real client ---------------------------------------------------------------
@@ -246,13 +250,13 @@ FAILED = Critique("wrong, 7", valid=False, error=True)
     ("script", "expected", "requests"),
     [
         ("incorrect", Critique(WRONG, verdict=False, tokens=7), 1),
-        ("429:0.05,incorrect", Critique(WRONG, verdict=False, tokens=7), 2),
-        ("500x2,incorrect", Critique(WRONG, verdict=False, tokens=7), 3),
-        ("hang,incorrect", Critique(WRONG, verdict=False, tokens=7), 2),
-        ("drop,half,incorrect", Critique(WRONG, verdict=False, tokens=7), 3),
+        ("429:0.05,incorrect", Critique(WRONG, verdict=False, resent=1, tokens=7), 2),
+        ("500x2,incorrect", Critique(WRONG, verdict=False, resent=2, tokens=7), 3),
+        ("hang,incorrect", Critique(WRONG, verdict=False, resent=1, tokens=7), 2),
+        ("drop,half,incorrect", Critique(WRONG, verdict=False, resent=2, tokens=7), 3),
         ("correct,noverdict,incorrect", Critique(WRONG, verdict=False, retries=2, tokens=21), 3),
         ("empty,cut,incorrect", Critique(WRONG, verdict=False, retries=2, tokens=21), 3),
-        ("huge,500,incorrect", Critique(WRONG, verdict=False, retries=1, tokens=14), 3),
+        ("huge,500,incorrect", Critique(WRONG, verdict=False, retries=1, resent=1, tokens=14), 3),
         ("correct", FELL_BACK, 3),
         ("empty", FELL_BACK, 3),
         ("huge", FELL_BACK, 3),
@@ -281,5 +285,5 @@ async def test_no_critique_is_lost_or_counted_twice() -> None:
 
 
 async def test_a_broken_endpoint_stops_the_run_and_says_what_it_said() -> None:
-    with pytest.raises(CriticBudgetExceeded, match="judge at http://127.0.0.1:.*no JSON but '<html>"):
+    with pytest.raises(FailureBudgetExceeded, match="judge at http://127.0.0.1:.*no JSON but '<html>"):
         await over_http("html", 80, failure_budget=0.5)

@@ -26,8 +26,8 @@ TABLE = {
     "actor_rollout_ref.actor.policy_loss.loss_mode": ("critique_grpo", "critique_grpo"),
     "actor_rollout_ref.actor.loss_agg_mode": ("seq-mean-token-sum-norm", "seq-mean-token-sum-norm"),
     "actor_rollout_ref.rollout.agent.agent_loop_manager_class": (
-        "recipe.critique_grpo.rollout.CritiqueRefinementManager",
-        "recipe.critique_grpo.rollout.CritiqueRefinementManager",
+        "recipe.critique_grpo.rollout_manager.CritiqueRefinementManager",
+        "recipe.critique_grpo.rollout_manager.CritiqueRefinementManager",
     ),
 }
 RELEASED_ONLY = {

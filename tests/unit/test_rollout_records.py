@@ -38,6 +38,7 @@ def refined_group() -> GroupRecord:
         refinements_aborted=4,
         prompt_truncated=2,
         prompt_skipped=1,
+        generator_errors=2,
     )
 
 
@@ -64,9 +65,11 @@ def test_metrics() -> None:
         "critique_grpo/selected_tokens_mean": 20.0,
         "critique_grpo/critique_valid": 1.0,
         "critique_grpo/critique_retries": 0.0,
+        "critique_grpo/critique_requests_resent": 0.0,
         "critique_grpo/critic_errors": 0.0,
         "critique_grpo/prompt_truncated": 2.0,
         "critique_grpo/prompt_skipped": 1.0,
+        "critique_grpo/generator_errors": 2.0,
     }
 
 
@@ -75,11 +78,12 @@ def test_critiques_are_counted_wherever_they_stand() -> None:
     refined, plain = refined_group(), plain_group()
     refined.responses[1].critique = Critique("no", valid=False, retries=3)  # no usable verdict: a fallback
     refined.responses[2].critique = Critique(None, valid=False, retries=1, error=True)  # the judge was not there
-    refined.refinements[0].critique = Critique("no", verdict=False, retries=2)
-    plain.responses[0].critique = Critique("yes", verdict=True)
+    refined.refinements[0].critique = Critique("no", verdict=False, retries=2, resent=3)
+    plain.responses[0].critique = Critique("yes", verdict=True, resent=1)
     metrics = rollout_metrics([refined, plain])
     assert metrics["critique_grpo/critique_valid"] == 4 / 6
     assert metrics["critique_grpo/critique_retries"] == 6
+    assert metrics["critique_grpo/critique_requests_resent"] == 4
     assert metrics["critique_grpo/critic_errors"] == 1
 
 

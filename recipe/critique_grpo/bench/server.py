@@ -19,7 +19,8 @@ from recipe.critique_grpo.bench.designs import TABLES, Design
 from recipe.critique_grpo.bench.workload import Workload
 from recipe.critique_grpo.generators import unstreamed
 from recipe.critique_grpo.group_stage import GroupStage
-from recipe.critique_grpo.rollout import CritiqueRefinementManager, CritiqueRefinementWorker
+from recipe.critique_grpo.rollout import CritiqueRefinementWorker
+from recipe.critique_grpo.rollout_manager import CritiqueRefinementManager
 
 #: Drawing from a vocabulary of 49,000 would take most of a tiny model's time on a CPU.
 GREEDY = {"temperature": 0.0, "top_p": 1.0, "top_k": -1, "ignore_eos": True}

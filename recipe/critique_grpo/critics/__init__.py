@@ -10,12 +10,11 @@ import pkgutil
 from collections.abc import Callable
 
 from recipe.critique_grpo.config import CritiqueGRPOConfig
-from recipe.critique_grpo.critics.budget import CriticBudgetExceeded
 from recipe.critique_grpo.critics.protocol import Critic, Critique, Subject
 from recipe.critique_grpo.prompts import Templates
 from verl_ext.chat_client import Chat
 
-__all__ = ["Critic", "CriticBudgetExceeded", "Critique", "Subject", "critic_types", "make_critic"]
+__all__ = ["Critic", "Critique", "Subject", "critic_types", "make_critic"]
 
 CriticBuilder = Callable[[CritiqueGRPOConfig, Templates, Chat | None], Critic]
 

@@ -7,15 +7,20 @@ and the reward comes from the rule. So the rule stands and the judge is asked ag
 """
 
 from recipe.critique_grpo.config import CritiqueGRPOConfig
-from recipe.critique_grpo.critics.budget import FailureBudget
 from recipe.critique_grpo.critics.indicative import indicative_gt_text, indicative_text
 from recipe.critique_grpo.critics.protocol import Critic, Critique, Subject
 from recipe.critique_grpo.critics.verdict import final_text, parse_verdict
+from recipe.critique_grpo.failure_budget import FailureBudget
 from recipe.critique_grpo.prompts import Templates
 from verl_ext.chat_client import Chat, ChatError, Reply
 
 CHARACTERS_PER_TOKEN = 16
 """An answer longer than this for every token it may have is not from a sound server, and enters no prompt."""
+
+_ADVICE = (
+    "Look at the critiques in critique_grpo.dump_dir; then mend the endpoint (critique_grpo.judge), choose another "
+    "judge or template, allow more critique.attempts or critique.max_tokens"
+)
 
 
 class JudgedCritic:
@@ -25,24 +30,26 @@ class JudgedCritic:
         self.options = options.critique
         self.templates = templates
         self.chat = chat
-        self.budget = FailureBudget(options.critique.failure_budget)
+        self.budget = FailureBudget(options.critique.failure_budget, "critiques were fallbacks", _ADVICE)
 
     async def critique(self, subject: Subject) -> Critique:
         messages = [{"role": "user", "content": self._request(subject)}]
-        tokens, reason = 0, ""
+        tokens, resent, reason = 0, 0, ""
         for attempt in range(self.options.attempts):
             try:
                 reply = await self.chat(
                     messages, seed=attempt_seed(subject.seed, attempt), max_tokens=self.options.max_tokens
                 )
             except ChatError as error:  # the chat has tried again as often as makes sense
-                return self._fallback(subject, str(error), error=True, retries=attempt, tokens=tokens)
+                return self._fallback(subject, str(error), error=True, retries=attempt, resent=resent, tokens=tokens)
             tokens += reply.tokens
+            resent += reply.retries
             text, verdict, reason = self._judgement(reply, subject.correct)
             if not reason:
                 self.budget.passed()
-                return Critique(text, verdict, retries=attempt, tokens=tokens)
-        return self._fallback(subject, reason, error=False, retries=self.options.attempts - 1, tokens=tokens)
+                return Critique(text, verdict, retries=attempt, resent=resent, tokens=tokens)
+        last = self.options.attempts - 1
+        return self._fallback(subject, reason, error=False, retries=last, resent=resent, tokens=tokens)
 
     def _request(self, subject: Subject) -> str:
         if self.options.reference:
@@ -66,8 +73,8 @@ class JudgedCritic:
             return "", None, f"the verdict was {_name(verdict)}, the rule-based score says {_name(correct)}."
         return text, verdict, ""
 
-    def _fallback(self, subject: Subject, reason: str, *, error: bool, retries: int, tokens: int) -> Critique:
-        self.budget.failed(reason, error=error)
+    def _fallback(self, subject: Subject, reason: str, *, error: bool, **counts: int) -> Critique:
+        self.budget.failed("the judge could not be asked" if error else "it gave no usable verdict", reason)
         # Where the critic decides about the reward and could not, nothing is rewarded.
         correct = bool(subject.correct)
         text = {
@@ -76,7 +83,7 @@ class JudgedCritic:
             "skip": lambda: None,
         }[self.options.fallback]()
         verdict = False if subject.correct is None else None
-        return Critique(text, verdict, valid=False, retries=retries, tokens=tokens, error=error)
+        return Critique(text, verdict, valid=False, error=error, **counts)
 
 
 def attempt_seed(seed: int, attempt: int) -> int:

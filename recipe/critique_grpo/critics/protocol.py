@@ -23,6 +23,7 @@ class Critique:
     verdict: bool | None = None  # the critic's own; only critics that judge have one
     valid: bool = True  # False: a fallback stands in for the configured critique
     retries: int = 0  # how often the critic was asked again for its verdict
+    resent: int = 0  # requests to the judge that failed on the way (429, 5xx, time-out) and were sent again
     tokens: int = 0  # completion tokens of the judge, all attempts; a reply from the cache counts as when it was new
     error: bool = False  # the judge could not be asked (as opposed to: gave no usable verdict)
 
@@ -31,7 +32,7 @@ class Critic(Protocol):
     """Writes the critique of one response (paper, section 3: indicative, indicative with ground truth, CoT).
 
     Raises:
-        CriticBudgetExceeded: too many of the last critiques were fallbacks; the run has to stop.
+        FailureBudgetExceeded: too many of the last critiques were fallbacks; the run has to stop.
     """
 
     async def critique(self, subject: Subject) -> Critique: ...
