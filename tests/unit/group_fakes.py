@@ -36,7 +36,7 @@ class World:
     "critique 2", "refine 2".
 
     Args:
-        initial, refined: scores by slot; a refined one of None is a request that does not fit, UNWRITTEN one that failed.
+        initial, refined: scores by slot; refined: None for a request that does not fit, UNWRITTEN for one that failed.
         says: what the critic says of a response or refinement.
         sampling, critiquing, refining: turns of the event loop each takes, by slot or for all; FOREVER never ends.
         fails: what raises once it is done.
