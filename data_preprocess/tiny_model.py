@@ -7,6 +7,7 @@ embeddings) is that of a real model.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +41,23 @@ def make_model(tokenizer: Any, *, hidden_size: int = 128, num_layers: int = 2, s
     return model
 
 
-def shrink(tokenizer: Any, vocab_size: int) -> Any:
-    """Return a tokenizer of the same kind, special tokens and chat template with about `vocab_size` tokens.
+def shrink(tokenizer: Any, vocab_size: int, texts: Sequence[str] = ()) -> Any:
+    """Return a tokenizer of the same kind, special tokens and chat template with at most `vocab_size` tokens.
 
-    With 49,000 tokens the output layer takes most of a tiny model's time.
+    With 49,000 tokens the output layer takes most of a tiny model's time. The tokens are those of `texts` and of the
+    chat template; other words take more of them.
     """
-    return tokenizer.train_new_from_iterator([tokenizer.chat_template], vocab_size)
+    return tokenizer.train_new_from_iterator([tokenizer.chat_template, *texts], vocab_size)
 
 
 def build(
-    folder: Path, tokenizer_from: Path | str, seed: int = 0, vocab_size: int | None = None, num_layers: int = 2
+    folder: Path,
+    tokenizer_from: Path | str,
+    *,
+    seed: int = 0,
+    vocab_size: int | None = None,
+    vocab_text: Sequence[Path] = (),
+    num_layers: int = 2,
 ) -> bool:
     """Write the model folder, with the tokenizer of `tokenizer_from`. False if it was already there."""
     from transformers import AutoTokenizer
@@ -59,7 +67,7 @@ def build(
     check_target(folder)
     tokenizer = AutoTokenizer.from_pretrained(str(tokenizer_from))
     if vocab_size is not None:
-        tokenizer = shrink(tokenizer, vocab_size)
+        tokenizer = shrink(tokenizer, vocab_size, [path.read_text(encoding="utf-8") for path in vocab_text])
     with finished_folder(folder) as draft:
         tokenizer.save_pretrained(draft)
         make_model(tokenizer, seed=seed, num_layers=num_layers).save_pretrained(draft)
@@ -71,7 +79,8 @@ def main() -> None:
     parser.add_argument("--tokenizer_from", type=Path, required=True, help="model folder whose tokenizer is used")
     parser.add_argument("--local_save_dir", type=Path, required=True, help="folder to write, e.g. models/tiny")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random weights (default: 0)")
-    parser.add_argument("--vocab_size", type=int, help="shrink the tokenizer to about this size (default: keep it)")
+    parser.add_argument("--vocab_size", type=int, help="shrink the tokenizer to this size at most (default: keep it)")
+    parser.add_argument("--vocab_text", type=Path, nargs="+", default=[], help="text that the small vocabulary is for")
     parser.add_argument("--num_layers", type=int, default=2, help="layers of the model (default: 2)")
     args = parser.parse_args()
     folder = args.local_save_dir.expanduser().resolve()
@@ -80,7 +89,14 @@ def main() -> None:
         parser.error(f"no tokenizer.json in {source}: build that folder first (python -m data_preprocess.smollm2)")
     print(
         f"wrote {folder}"
-        if build(folder, source, args.seed, args.vocab_size, args.num_layers)
+        if build(
+            folder,
+            source,
+            seed=args.seed,
+            vocab_size=args.vocab_size,
+            vocab_text=args.vocab_text,
+            num_layers=args.num_layers,
+        )
         else f"{folder} is already there: nothing to do"
     )
 

@@ -157,6 +157,22 @@ def test_tiny_model_folder(tmp_path: Path, tokenizer) -> None:
     assert "tie_word_embeddings" in json.loads((folder / "config.json").read_text())
 
 
+def test_a_small_vocabulary_is_that_of_its_texts(tmp_path: Path, tokenizer) -> None:
+    from transformers import AutoConfig, AutoTokenizer
+
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    text = tmp_path / "text.md"
+    text.write_text("The perpendicular of the circumference. " * 9)
+    for name, texts in (("plain", []), ("fitted", [text])):
+        options = {"vocab_size": 500, "vocab_text": texts, "num_layers": 3}
+        assert tiny_model.build(tmp_path / name, tmp_path / "tokenizer", **options)
+    plain, fitted = (AutoTokenizer.from_pretrained(tmp_path / name) for name in ("plain", "fitted"))
+    assert len(fitted("perpendicular").input_ids) < len(plain("perpendicular").input_ids)
+    assert (fitted.chat_template, fitted.eos_token, fitted.pad_token_id) == (tokenizer.chat_template, "<|im_end|>", 0)
+    config = AutoConfig.from_pretrained(tmp_path / "fitted")
+    assert config.vocab_size == len(fitted) <= 500 and config.num_hidden_layers == 3
+
+
 def test_tiny_model_is_the_same_for_a_seed(tokenizer) -> None:
     first, second, other = (tiny_model.make_model(tokenizer, seed=seed) for seed in (0, 0, 1))
     weights = [model.model.layers[0].mlp.up_proj.weight for model in (first, second, other)]
