@@ -29,11 +29,13 @@ source scripts/cpu_env.sh
 python="$venv/bin/python"
 
 say "2/4 model and data"
-"$python" -m data_preprocess.smollm2 --local_save_dir "$run/model"
-if [[ ! -f "$run/data/val.parquet" ]]; then
-  "$python" -m data_preprocess.arithmetic --local_save_dir "$run/data" --train_size 1024 --val_size 256 \
-    --operators + --tokenizer "$run/model"
+building=""
+if [[ ! -f "$run/data/val.parquet" ]]; then # at the same time as the model
+  "$python" -m data_preprocess.arithmetic --local_save_dir "$run/data" --train_size 1024 --val_size 256 --operators + &
+  building=$!
 fi
+"$python" -m data_preprocess.smollm2 --local_save_dir "$run/model"
+[[ -z "$building" ]] || wait "$building"
 
 say "3/4 training (the whole output goes to $run/train.log)"
 latest="$run/checkpoints/latest_checkpointed_iteration.txt"
