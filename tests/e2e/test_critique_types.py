@@ -103,7 +103,8 @@ def runs(
                 "reward": {"source": "critique"},
                 "refinement": {"trigger": "always"},
             },
-            "closed": {"critique": {"type": "cot"}, "judge": judge(closed)},
+            # Refinements are judged as well, so that there are enough critiques for the budget.
+            "closed": {"critique": {"type": "cot"}, "judge": judge(closed), "reward": {"source": "critique"}},
             "stronger": {
                 "critique": {"failure_budget": 1.0},
                 "refinement": {"generator": "endpoint", "stop_after_correct": True},
