@@ -8,6 +8,8 @@ from typing import Any
 
 INSTRUCTION = r"Put the final answer in \boxed{}."
 Options = dict[str, int | None]
+EXPRESSIONS = {"chain_sum", "products", "decimal_chain_sum", "basic_arithmetic"}
+"""Tasks whose question is an expression; in others what is called so may be the answer (countdown)."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def generate(task: str, config: dict[str, Any], operators: str | None) -> Iterat
     seen: set[str] = set()
     for item in dataset:
         answer = "" if item["answer"] is None else str(item["answer"]).strip()
-        expression = item["metadata"].get("expression")
+        expression = item["metadata"].get("expression") if task in EXPRESSIONS else None
         question = expression or item["question"].strip()
         foreign = operators is not None and any(sign in question for sign in set("+-*/") - set(operators))
         if foreign or question in seen or not answer:

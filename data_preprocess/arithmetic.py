@@ -85,17 +85,9 @@ def build(
     return splits
 
 
-def report(splits: dict[str, list[dict[str, Any]]], tokenizer_from: str | None) -> None:
-    """Print what was written: rows, prompt lengths in tokens (given a tokenizer) and one problem."""
+def report(splits: dict[str, list[dict[str, Any]]]) -> None:
+    """Print what was written: rows and one problem."""
     print("rows: " + ", ".join(f"{split} {len(rows)}" for split, rows in splits.items()))
-    if tokenizer_from:
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(tokenizer_from)
-        prompts = [row["prompt"] for rows in splits.values() for row in rows]
-        texts = tokenizer.apply_chat_template(prompts, add_generation_prompt=True, tokenize=False)
-        lengths = [len(ids) for ids in tokenizer(texts)["input_ids"]]
-        print(f"prompt tokens: mean {sum(lengths) / len(lengths):.1f}, longest {max(lengths)}")
     sample = splits["train"][0]
     print("sample:", *(f"  {message['role']}: {message['content']!r}" for message in sample["prompt"]), sep="\n")
     print(f"  ground truth: {sample['reward_model']['ground_truth']!r}")
@@ -110,13 +102,12 @@ def main() -> None:
     parser.add_argument("--train_size", type=int, default=1024, help="training problems")
     parser.add_argument("--val_size", type=int, default=256, help="validation problems")
     parser.add_argument("--seed", type=int, default=0, help="seed of the generator")
-    parser.add_argument("--task", default="chain_sum", help="any task of reasoning-gym")
+    parser.add_argument("--task", default="chain_sum", help="any task of reasoning-gym whose answers fit into a box")
     parser.add_argument("--shots", type=int, default=1, help="worked examples in every prompt")
     parser.add_argument("--style", choices=("turn", "inline"), default="turn", help="where the examples stand")
     parser.add_argument("--operators", help="keep only expressions whose operators are among these, such as + or +-")
     for name, value in CHAIN_SUM.items():
         parser.add_argument(f"--{name}", type=int, help=f"for tasks that have it; chain_sum: {value} if not given")
-    parser.add_argument("--tokenizer", help="model folder whose tokenizer counts the prompt tokens")
     args = parser.parse_args()
     if min(args.train_size, args.val_size) < 1 or args.shots < 0:
         parser.error("both sizes must be at least 1, --shots at least 0")
@@ -127,7 +118,7 @@ def main() -> None:
     names = ("train_size", "val_size", "task", "seed", "shots", "style", "operators")
     splits = build(folder, options=options, **{name: getattr(args, name) for name in names})
     print(f"wrote {folder}")
-    report(splits, args.tokenizer)
+    report(splits)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from data_preprocess._overlap import index_questions, normalise, overlap, questi
 from data_preprocess._sources import DataError
 from data_preprocess._tokens import prompt_counter
 from recipe.critique_grpo import data_check
-from recipe.critique_grpo.reward import compute_score, unparsable_golds
+from recipe.critique_grpo.reward import compute_score, kind_of, unparsable_golds
 
 SHOWN = 5
 """Rows named for each finding."""
@@ -215,8 +215,7 @@ def _grading_key(row: Row) -> str:
 
 
 def _is_math(row: Row) -> bool:
-    extra = row.get("extra_info") or {}
-    return extra.get("answer_type") in (None, "math") and not extra.get("entry")  # entries: reasoning-gym's own scorers
+    return kind_of(row["data_source"], row.get("extra_info") or {}) == "math"
 
 
 def _golds(row: Row) -> list[str]:

@@ -87,6 +87,8 @@ def main() -> None:
     source = args.tokenizer_from.expanduser().resolve()
     if not (source / "tokenizer.json").is_file():
         parser.error(f"no tokenizer.json in {source}: build that folder first (python -m data_preprocess.smollm2)")
+    if args.vocab_text and args.vocab_size is None:
+        parser.error("--vocab_text is for a small vocabulary: give --vocab_size")
     print(
         f"wrote {folder}"
         if build(

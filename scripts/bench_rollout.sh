@@ -28,8 +28,8 @@ python="$venv/bin/python"
 "$python" -m data_preprocess.smollm2 --local_save_dir "$out/smollm2"
 # Deep and narrow: the model takes more of the time than Python does, as on a GPU. Few tokens, but enough for English
 # text, and no worked examples: as in real training, prompts are short against responses.
-"$python" -m data_preprocess.tiny_model --tokenizer_from "$out/smollm2" --local_save_dir "$out/deep" --num_layers 8 \
+"$python" -m data_preprocess.tiny_model --tokenizer_from "$out/smollm2" --local_save_dir "$out/model" --num_layers 8 \
   --vocab_size 2048 --vocab_text README.md recipe/critique_grpo/README.md
-[[ -f "$out/data/train.parquet" ]] ||
-  "$python" -m data_preprocess.arithmetic --local_save_dir "$out/data" --train_size 64 --val_size 1 --shots 0
-"$python" -u -m recipe.critique_grpo.bench --model "$out/deep" --data "$out/data/train.parquet" --out "$out" "$@"
+[[ -f "$out/problems/train.parquet" ]] ||
+  "$python" -m data_preprocess.arithmetic --local_save_dir "$out/problems" --train_size 64 --val_size 1 --shots 0
+"$python" -u -m recipe.critique_grpo.bench --model "$out/model" --data "$out/problems/train.parquet" --out "$out" "$@"

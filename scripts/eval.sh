@@ -85,7 +85,7 @@ if [[ "$TIER" == cpu ]]; then
   [[ -d "$MODEL" ]] || export HF_HUB_OFFLINE=0 # a hub id may have to be downloaded
 fi
 
-problems="$("$python" -m recipe.critique_grpo.eval_plan --out "$out" --model "$MODEL" --tier "$TIER" \
+largest="$("$python" -m recipe.critique_grpo.eval_plan --out "$out" --model "$MODEL" --tier "$TIER" \
   --samples "$samples" --max_prompt "$prompt" --max_response "$response" --benches "${files[@]}" \
   ${overrides[@]+"${overrides[@]/#/--override=}"})"
 
@@ -93,7 +93,7 @@ validate() {
   # verl wants a training batch that its workers can share, though nothing is trained.
   local batch=1
   if [[ "$TIER" == gpu ]]; then
-    batch=$((problems < 8 ? problems : 8))
+    batch=$((largest < 8 ? largest : 8))
   fi
   # Overlong prompts end the run instead of being left out: the score would be of another benchmark.
   "$python" -u -m recipe.critique_grpo.eval_run preset=grpo tier="$TIER" \
@@ -120,22 +120,22 @@ validate() {
     trainer.resume_mode=disable \
     trainer.logger='[console]' \
     trainer.experiment_name=eval \
-    hydra.run.dir="$out/.hydra_run" \
+    "hydra.run.dir='$out/.hydra_run'" \
     ${overrides[@]+"${overrides[@]}"} 2>&1
 }
 
 log="$out/eval.log"
-if [[ "$problems" == 0 ]]; then
+if [[ "$largest" == 0 ]]; then
   echo "every run is finished; remove $out to start anew"
 else
   say "starting (log: $log)"
   # verl's output goes into the log; what is shown is when a benchmark begins.
-  validate | tee "$log" | sed -un 's/.*eval\.sh: //p' | while read -r line; do say "$line"; done || {
+  validate | tee -a "$log" | sed -un 's/.*eval\.sh: //p' | while read -r line; do say "$line"; done || {
     echo "eval.sh: stopped with an error; the last lines of $log:" >&2
     sed '/^[[:space:]]*$/d' "$log" | tail -n 15 >&2
     die "run the same command again to go on; what is finished is kept"
   }
-  rm -rf "$out/.hydra_run" "$out/.dumps"
 fi
+rm -rf "$out/.hydra_run" "$out/.dumps" "$out/.missing.json"
 
 "$python" -m recipe.critique_grpo.evaluate "$out"

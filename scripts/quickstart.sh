@@ -30,12 +30,14 @@ python="$venv/bin/python"
 
 say "2/4 model and data"
 building=""
+trap '[[ -z "$building" ]] || kill "$building" 2>/dev/null' EXIT # bash would leave it running
 if [[ ! -f "$run/data/val.parquet" ]]; then # at the same time as the model
   "$python" -m data_preprocess.arithmetic --local_save_dir "$run/data" --train_size 1024 --val_size 256 --operators + &
   building=$!
 fi
 "$python" -m data_preprocess.smollm2 --local_save_dir "$run/model"
 [[ -z "$building" ]] || wait "$building"
+building=""
 
 say "3/4 training (the whole output goes to $run/train.log)"
 latest="$run/checkpoints/latest_checkpointed_iteration.txt"

@@ -20,4 +20,4 @@ mypy
 unset VERL_PLATFORM
 # Unit tests share the cores; the others are one real system after another, which needs all of them.
 python -m pytest -q --numprocesses auto --dist loadfile "$@" tests/unit || [[ $? == 5 ]] # 5: the arguments select none
-exec python -m pytest -q --durations=10 "$@" tests/integration tests/e2e
+python -m pytest -q --durations=10 "$@" tests/integration tests/e2e || [[ $? == 5 ]]

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 from omegaconf import DictConfig, ListConfig
 
 from recipe.critique_grpo.config import ConfigError, from_config
-from recipe.critique_grpo.reward import unparsable_golds
+from recipe.critique_grpo.reward import kind_of, unparsable_golds
 
 MAX_REPORTED = 10
 MATH_REWARD = "recipe.critique_grpo.reward"
@@ -170,7 +170,7 @@ def _gold_problems(rows: Sequence[dict[str, Any]]) -> list[str]:
     golds = {
         number: [str(one) for one in gold] if isinstance(gold, list) else [str(gold)]
         for number, row in enumerate(rows)
-        if (row.get("extra_info") or {}).get("answer_type") in (None, "math")
+        if kind_of(str(row["data_source"]), row.get("extra_info") or {}) == "math"
         for gold in [row["reward_model"]["ground_truth"]]
     }
     bad = set(unparsable_golds(gold for alternatives in golds.values() for gold in alternatives))

@@ -1,8 +1,8 @@
 """What scripts/eval.sh has still to run, and taking its results in.
 
 As a program, called by that script, it writes the evaluation's settings and benchmarks down, and the runs that are
-missing; it prints the number of their problems. ``keep`` moves a run's dump to its place once it is known to be whole.
-A dump in place is finished, and is never made again.
+missing; it prints how many problems the largest of them has. ``keep`` moves a run's dump to its place once it is known
+to be whole. A dump in place is finished, and is never made again.
 """
 
 import argparse
@@ -13,6 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from recipe.critique_grpo.eval_dumps import (
     BENCHMARK,
@@ -25,7 +28,7 @@ from recipe.critique_grpo.eval_dumps import (
 )
 from verl_ext.finished_file import finished_file
 
-MISSING = "missing.json"
+MISSING = ".missing.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _WEIGHTS = ("*.safetensors", "*.bin", "config.json")
 
@@ -84,9 +87,6 @@ def keep(out: Path, name: str, mode: str, dump: Path) -> Path:
 
 def describe(path: Path) -> dict[str, Any]:
     """A benchmark's hash and its problems in order; a problem is known by data source and ``extra_info.index``."""
-    import pyarrow as pa  # here, since `keep` does without
-    import pyarrow.parquet as pq
-
     if not _NAME.fullmatch(path.stem):
         raise SystemExit(f"{path}: rename the file; results are kept under its name: letters, digits, dots, dashes")
     try:
@@ -150,7 +150,7 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        description="Prepare an evaluation folder; print how many problems have still to run. Called by eval.sh."
+        description="Prepare an evaluation folder; print the size of the largest benchmark that is missing, or 0."
     )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", required=True)
@@ -163,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = vars(parser.parse_args(arguments))
     out, files = options.pop("out"), options.pop("benches")
     missing = plan(out, {**options, "model_state": model_state(options["model"])}, files)
-    print(sum(run.problems for run in missing))
+    print(max((run.problems for run in missing), default=0))
 
 
 if __name__ == "__main__":

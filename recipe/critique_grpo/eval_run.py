@@ -1,9 +1,7 @@
-"""Entry point of scripts/eval.sh: verl's own validation, one benchmark and mode after another in a single start.
+"""verl's own validation, one benchmark and mode after another in a single start.
 
-    python -m recipe.critique_grpo.eval_run preset=grpo +evaluation.out=outputs/eval/my_model [Hydra overrides]
-
-What has to run is in OUT/missing.json, which ``eval_plan`` writes. Each benchmark is taken in as soon as it is done,
-so an interruption costs no other one.
+Called by scripts/eval.sh, with the overrides that an evaluation needs. ``eval_plan`` has written down what has to run
+in ``evaluation.out``. Each benchmark is taken in as soon as it is done, so an interruption costs no other one.
 """
 
 from pathlib import Path
@@ -32,13 +30,15 @@ def main(config: DictConfig) -> None:
     from recipe.critique_grpo.eval_plan import read_missing
     from recipe.critique_grpo.start import check, train
 
-    files = list(dict.fromkeys(run.file for run in read_missing(Path(config.evaluation.out))))
+    runs = read_missing(Path(config.evaluation.out))
     manager = "recipe.critique_grpo.eval_trainer.EvaluationManager"
     with open_dict(config):
-        config.data.val_files = files
-        config.data.train_files = files  # verl wants something to train on, though nothing is trained
+        config.data.train_files = config.data.val_files = list(dict.fromkeys(run.file for run in runs))
         config.actor_rollout_ref.rollout.agent.agent_loop_manager_class = manager
     check(config)
+    # verl wants something to train on, though nothing is trained. All together need not be one data set: their columns
+    # may differ.
+    config.data.train_files = config.data.val_files = max(runs, key=lambda run: run.problems).file
     train(config, EvaluationTaskRunner)
 
 

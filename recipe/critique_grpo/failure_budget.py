@@ -1,11 +1,14 @@
 """The failure budget: a run does not go on without its critiques, or without its refinements, unnoticed."""
 
+import logging
 from collections import Counter, deque
 
 WINDOW = 200
 """Requests that are looked back on."""
 WARM_UP = 50
 """Requests before the budget is applied at all, so that one early hiccup does not end a run."""
+
+logger = logging.getLogger(__name__)
 
 
 class FailureBudgetExceeded(RuntimeError):
@@ -37,6 +40,8 @@ class FailureBudget:
         Raises:
             FailureBudgetExceeded: more than ``limit`` of the last ones did not.
         """
+        if happened not in self._outcomes:  # one of a kind is enough, unless it comes back after a while
+            logger.warning("%s: %s", happened, reason)
         self._outcomes.append(happened)
         seen, failures = len(self._outcomes), Counter(filter(None, self._outcomes))
         if seen < WARM_UP or failures.total() <= self.limit * seen:

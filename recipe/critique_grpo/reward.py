@@ -133,10 +133,14 @@ def unparsable_golds(golds: Iterable[str]) -> list[str]:
     return failed
 
 
+def kind_of(data_source: str, extra_info: Mapping[str, Any]) -> str:
+    """The kind of a row's answer, as far as the row decides (see above); "math" unless it says otherwise."""
+    own_scorer = data_source.startswith(tasks.PREFIX) and tasks.entry_of(extra_info)
+    return extra_info.get("answer_type") or ("reasoning_gym" if own_scorer else "math")
+
+
 def _kind(data_source: str, extra_info: Mapping[str, Any], answer_type: str | None, where: str) -> str:
-    kind = answer_type or extra_info.get("answer_type")
-    if not kind:
-        return "reasoning_gym" if data_source.startswith(tasks.PREFIX) and tasks.entry_of(extra_info) else "math"
+    kind = answer_type or kind_of(data_source, extra_info)
     if kind not in KINDS:
         raise ValueError(f"{where}: there is no answer_type {kind!r}; it has to be one of {', '.join(KINDS)}")
     return kind

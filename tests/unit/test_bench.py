@@ -137,7 +137,10 @@ def test_a_server_of_any_speed_is_simulated(
     assert "10.00 ms + 0.100 ms a row, at most 32 rows" in text and text in capsys.readouterr().out
 
 
-def test_half_a_speed_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("sys.argv", ["bench", "--out", str(tmp_path), "--step_ms", "10"])
+@pytest.mark.parametrize("speed", [["--step_ms", "10"], ["--step_ms", "10", "--row_ms", "1", "--measured", "m.json"]])
+def test_half_a_speed_and_two_speeds_are_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, speed: list[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["bench", "--out", str(tmp_path), *speed])
     with pytest.raises(SystemExit):
         main()

@@ -88,12 +88,13 @@ def test_operators_filter(tmp_path: Path) -> None:
     assert not any("-" in row["extra_info"]["question"] for row in splits["train"])
 
 
-@pytest.mark.parametrize("task", ["spell_backward", "fraction_simplification", "count_bits"])
+@pytest.mark.parametrize("task", ["spell_backward", "fraction_simplification", "countdown", "count_bits"])
 def test_other_tasks_are_graded_by_their_own_scorers(tmp_path: Path, task: str) -> None:
     arithmetic.build(tmp_path, train_size=6, val_size=2, task=task)
     rows = pq.read_table(tmp_path / "train.parquet").to_pylist()
     assert all(("entry" in row["extra_info"]) == (task != "count_bits") for row in rows)
     for row, other in zip(rows, rows[1:], strict=False):
+        assert task == "count_bits" or row["reward_model"]["ground_truth"] not in row["prompt"][-1]["content"]
         truth, wrong = row["reward_model"]["ground_truth"], other["reward_model"]["ground_truth"]
         scores = [
             compute_score(row["data_source"], rf"It is \boxed{{{answer}}}.", truth, row["extra_info"])["score"]

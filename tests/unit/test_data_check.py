@@ -140,3 +140,5 @@ def test_what_only_training_cannot_do_with_is_let_through_otherwise(
 def test_answers_of_other_kinds_are_not_parsed_as_mathematics(tmp_path: Path) -> None:
     other = row(reward_model={"ground_truth": r"\frac{"}, extra_info={"index": 0, "answer_type": "choice"})
     check(tmp_path, [other])
+    task = row(reward_model={"ground_truth": r"\frac{"}, extra_info={"index": 0, "entry": "{}"})
+    check(tmp_path, [{**task, "data_source": "reasoning_gym/spell_backward"}])

@@ -148,7 +148,7 @@ def test_an_interruption_loses_no_finished_benchmark(evaluate: Eval, workplace: 
 
 def test_on_gpus_the_batch_can_be_shared(evaluate: Eval, workplace: Path) -> None:
     assert evaluate(TIER="gpu", GPUS="4", MODEL="org/model", OUT="hub").returncode == 0
-    assert evaluate(TIER="gpu", GPUS="4", MODEL="org/model", OUT="few", BENCHES="small").returncode == 0
+    assert evaluate(TIER="gpu", GPUS="4", MODEL="org/model", OUT="few", BENCHES="small", N="8").returncode == 0
     both, few = calls(workplace)
     assert both["tier"] == "gpu" and both["actor_rollout_ref.model.path"] == "org/model"
     assert both["trainer.n_gpus_per_node"] == both["actor_rollout_ref.rollout.n"] == "4"

@@ -175,8 +175,10 @@ async def test_a_judge_that_never_agrees_stops_the_run_too() -> None:
         await critic.critique(subject())
 
 
-async def test_a_budget_of_1_never_stops() -> None:
+async def test_a_budget_of_1_never_stops_but_the_reason_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert await run_out(judge(ScriptedChat(NO_VERDICT), failure_budget=1.0), 300) == 300
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("it gave no usable verdict: an answer does not end in a verdict")
 
 
 async def test_a_budget_of_0_allows_no_fallback() -> None:

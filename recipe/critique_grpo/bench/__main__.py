@@ -108,13 +108,10 @@ def measure(arguments: argparse.Namespace, workload: Workload) -> dict[str, Any]
             "result": str(result),
         }
 
-    from verl.trainer.main_ppo import run_ppo
-    from verl.utils.device import auto_set_device
-
     from recipe.critique_grpo.bench.server import BenchRunner
+    from recipe.critique_grpo.start import train
 
-    auto_set_device(config)
-    run_ppo(config, task_runner_class=BenchRunner)
+    train(config, BenchRunner)
     return json.loads(result.read_text(encoding="utf-8"))
 
 
@@ -135,6 +132,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if (arguments.step_ms is None) != (arguments.row_ms is None):
         parser.error("--step_ms and --row_ms go together")
+    if arguments.measured and arguments.step_ms is not None:
+        parser.error("--measured has a speed of its own: leave --step_ms and --row_ms out")
     simulated = arguments.measured is not None or arguments.step_ms is not None
     if not simulated and not (arguments.model and arguments.data):
         parser.error("give --model and --data, or --measured, or --step_ms and --row_ms")

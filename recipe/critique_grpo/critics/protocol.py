@@ -23,7 +23,7 @@ class Critique:
     verdict: bool | None = None  # the critic's own; only critics that judge have one
     valid: bool = True  # False: a fallback stands in for the configured critique
     retries: int = 0  # how often the critic was asked again for its verdict
-    resent: int = 0  # requests to the judge that failed on the way (429, 5xx, time-out) and were sent again
+    resent: int = 0  # times a request was sent again (429, 5xx, time-out) before it was answered
     tokens: int = 0  # completion tokens of the judge, all attempts; a reply from the cache counts as when it was new
     error: bool = False  # the judge could not be asked (as opposed to: gave no usable verdict)
 
