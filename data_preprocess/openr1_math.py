@@ -173,7 +173,7 @@ def build(
         "max_prompt_length": max_prompt_length or "not checked",
     }
     schema = SCHEMA.append(pa.field("target", pa.string()))
-    return write_dataset(folder / "train.parquet", rows, schema, source=source, left_out=+left_out, options=options)
+    return write_dataset(folder / "train.parquet", rows, schema, source=source, left_out=left_out, options=options)
 
 
 def _last_message(value: Any, role: str, what: str) -> str:
@@ -226,6 +226,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except DataError as error:
         raise SystemExit(str(error)) from error
     print(card.text())
+    if not args.decontaminate:
+        print("not checked against any benchmark: name their files with --decontaminate")
 
 
 if __name__ == "__main__":

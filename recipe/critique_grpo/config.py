@@ -34,6 +34,7 @@ class CritiqueConfig:
     attempts: int = 3
     fallback: str = "indicative_gt"
     max_tokens: int = 1024
+    cap_tokens: int | None = None
     failure_budget: float = 0.2
 
 
@@ -147,6 +148,8 @@ def _check_judging(options: CritiqueGRPOConfig) -> None:
     for name, number in (("attempts", critique.attempts), ("max_tokens", critique.max_tokens)):
         if number < 1:
             raise ConfigError(f"critique_grpo.critique.{name} is {number}; use at least 1.")
+    if critique.cap_tokens is not None and critique.cap_tokens < 1:
+        raise ConfigError(f"critique_grpo.critique.cap_tokens is {critique.cap_tokens}; use at least 1, or null.")
     if critique.type in JUDGED and not critique.reference and critique.fallback == "indicative_gt":
         raise ConfigError(
             "critique_grpo.critique.reference=false keeps the true answer from the judge, but "

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 from omegaconf import DictConfig, ListConfig
 
 from recipe.critique_grpo.config import ConfigError, from_config
-from recipe.critique_grpo.reward import kind_of, unparsable_golds
+from recipe.critique_grpo.reward import compute_score, kind_of, unparsable_golds
 
 MAX_REPORTED = 10
 MATH_REWARD = "recipe.critique_grpo.reward"
@@ -27,24 +27,27 @@ def check_data(config: DictConfig) -> None:
     trains = not config.trainer.val_only
     tokenizer = load_checked_tokenizer(config.actor_rollout_ref.model, trains=trains)
     check_context(config)
-    math = MATH_REWARD in str(config.reward.custom_reward_function.path or "")
+    reward = config.reward.custom_reward_function
+    own_reward = MATH_REWARD in str(reward.path or "")
     files: dict[str, bool] = {}  # path -> whether it is trained on; the same file may be both
     for option in ("val_files", "train_files"):
         listed = config.data[option]
         for path in listed if isinstance(listed, list | ListConfig) else [listed]:
             files[str(path)] = trains and option == "train_files"
     for path, trained in files.items():
-        literal = check_file(
+        notes = check_file(
             path,
             tokenizer,
             prompt_key=config.data.prompt_key,
-            max_prompt_length=None if config.data.filter_overlong_prompts else config.data.max_prompt_length,
+            max_prompt_length=config.data.max_prompt_length,
+            filtered=config.data.filter_overlong_prompts,
             template_kwargs=dict(config.data.get("apply_chat_template_kwargs", {})),
-            parse_golds=math,
+            parse_golds=own_reward,
+            answer_type=(reward.get("reward_kwargs") or {}).get("answer_type"),
             trained=trained,
         )
-        for problem in literal:
-            print(f"critique_grpo: {path}: {problem}")
+        for note in notes:
+            print(f"critique_grpo: {path}: {note}")
 
 
 def load_checked_tokenizer(model: DictConfig, trains: bool = True) -> Any:
@@ -98,17 +101,21 @@ def check_file(
     max_prompt_length: int | None,
     template_kwargs: dict[str, Any],
     parse_golds: bool,
+    answer_type: str | None = None,
+    filtered: bool = False,
     trained: bool = True,
 ) -> list[str]:
     """Check every row of one parquet file.
 
     Args:
-        max_prompt_length: in tokens; None when verl filters longer prompts itself.
-        parse_golds: whether the ground truths are for this recipe's grader; those of mathematics are parsed.
-        trained: whether true answers that do not parse are an error.
+        max_prompt_length: in tokens; None for any.
+        parse_golds: whether the ground truths are for this recipe's grader; they have to be of their kind.
+        answer_type: the kind of all rows, whatever they say (``reward_kwargs.answer_type``).
+        filtered: whether verl leaves longer prompts out; they are no error then.
+        trained: whether answers that do not parse as mathematics are an error: only a literal copy of them counts.
 
     Returns:
-        True answers that do not parse, if that is no error: a line each.
+        What the user should know though it is no error: a line each.
     """
     if not Path(path).expanduser().is_file():
         raise ConfigError(f"there is no file {path} (data.train_files, data.val_files).")
@@ -119,23 +126,37 @@ def check_file(
     if not rows:
         raise ConfigError(f"{path} has no rows.")
     problems = [
-        f"row {number}: {problem}"
-        for number, row in enumerate(rows)
-        for problem in _row_problems(row, prompt_key, tokenizer, max_prompt_length, template_kwargs)
+        f"row {number}: {problem}" for number, row in enumerate(rows) for problem in _row_problems(row, prompt_key)
     ]
-    unparsable = _gold_problems(rows) if parse_golds and not problems else []
-    if trained:
-        problems += unparsable
+    notes: list[str] = []
+    if max_prompt_length is not None and not problems:
+        lengths = [_prompt_tokens(row[prompt_key], tokenizer, template_kwargs) for row in rows]
+        over = [number for number, length in enumerate(lengths) if length > max_prompt_length]
+        limit = f"data.max_prompt_length ({max_prompt_length})"
+        if filtered and over:
+            some = ", ".join(map(str, over[:MAX_REPORTED])) + (", ..." if len(over) > MAX_REPORTED else "")
+            notes.append(
+                f"{len(over)} of {len(rows)} prompts have more tokens than {limit} and are left out "
+                f"(data.filter_overlong_prompts): rows {some}"
+            )
+        elif over:
+            problems += [
+                f"row {number}: the prompt has {lengths[number]} tokens, more than {limit}; raise it, or set "
+                "data.filter_overlong_prompts=True to leave such rows out"
+                for number in over
+            ]
+    if parse_golds and not problems:
+        problems += _wrong_kinds(rows, answer_type)
+        unparsable = [] if problems else _gold_problems(rows, answer_type)
+        (problems if trained else notes).extend(unparsable)
     if problems:
         shown = "\n".join(f"  - {problem}" for problem in problems[:MAX_REPORTED])
         more = f"\n  ... and {len(problems) - MAX_REPORTED} more" if len(problems) > MAX_REPORTED else ""
         raise ConfigError(f"{path} cannot be {'trained' if trained else 'validated'} on:\n{shown}{more}")
-    return unparsable
+    return notes
 
 
-def _row_problems(
-    row: dict[str, Any], prompt_key: str, tokenizer: Any, max_prompt_length: int | None, template_kwargs: dict[str, Any]
-) -> Iterable[str]:
+def _row_problems(row: dict[str, Any], prompt_key: str) -> Iterable[str]:
     gold = (row.get("reward_model") or {}).get("ground_truth")
     golds = gold if isinstance(gold, list) else [gold]
     if not golds or any(one is None or not str(one).strip() for one in golds):
@@ -151,26 +172,37 @@ def _row_problems(
         return
     if not str(messages[-1].get("content") or "").strip():
         yield f"the last message of {prompt_key} is empty"
-        return
-    if max_prompt_length is not None:
-        length = len(
-            tokenizer.apply_chat_template(
-                messages, add_generation_prompt=True, tokenize=True, return_dict=False, **template_kwargs
-            )
+
+
+def _prompt_tokens(messages: Sequence[Any], tokenizer: Any, template_kwargs: dict[str, Any]) -> int:
+    return len(
+        tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=True, return_dict=False, **template_kwargs
         )
-        if length > max_prompt_length:
-            yield (
-                f"the prompt has {length} tokens, data.max_prompt_length is {max_prompt_length}; raise it, or set "
-                "data.filter_overlong_prompts=True to leave such rows out"
-            )
+    )
 
 
-def _gold_problems(rows: Sequence[dict[str, Any]]) -> list[str]:
+def _wrong_kinds(rows: Sequence[dict[str, Any]], answer_type: str | None) -> list[str]:
+    """Ground truths that are not of the kind their row names, such as a letter that is no option: each would end the
+    run when it is graded. Mathematics and reasoning-gym's entries take any text."""
+    problems = []
+    for number, row in enumerate(rows):
+        extra, gold = row.get("extra_info") or {}, row["reward_model"]["ground_truth"]
+        if (answer_type or kind_of(str(row["data_source"]), extra)) in ("math", "reasoning_gym"):
+            continue
+        try:  # any answer will do: what is not of its kind is the true one
+            compute_score(row["data_source"], r"\boxed{1}", gold, extra, answer_type=answer_type)
+        except ValueError as error:
+            problems.append(f"row {number}: {error}")
+    return problems
+
+
+def _gold_problems(rows: Sequence[dict[str, Any]], answer_type: str | None) -> list[str]:
     """Golds that the math grader cannot parse; of several alternatives one has to."""
     golds = {
         number: [str(one) for one in gold] if isinstance(gold, list) else [str(gold)]
         for number, row in enumerate(rows)
-        if kind_of(str(row["data_source"]), row.get("extra_info") or {}) == "math"
+        if (answer_type or kind_of(str(row["data_source"]), row.get("extra_info") or {})) == "math"
         for gold in [row["reward_model"]["ground_truth"]]
     }
     bad = set(unparsable_golds(gold for alternatives in golds.values() for gold in alternatives))

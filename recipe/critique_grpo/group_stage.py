@@ -84,7 +84,9 @@ class GroupStage(Generic[Row]):
             Exception: whatever sampling, critic or refining raise; what is under way is cancelled first.
         """
         settings = self.options.refinement
-        record = GroupRecord(question.step, question.index, question.text, question.ground_truth)
+        record = GroupRecord(
+            question.step, question.index, question.text, question.ground_truth, selection=settings.selection
+        )
         responses = [asyncio.ensure_future(self._response(question, slot, one)) for slot, one in enumerate(initial)]
         try:
             refinements: list[_Refined[Row]] = []

@@ -70,6 +70,14 @@ def request_seed(*parts: object) -> int:
     return random.Random("/".join(map(str, parts))).getrandbits(31)
 
 
+def cap_text(
+    text: str, cap: int | None, encode: Callable[[str], list[int]], decode: Callable[[Sequence[int]], str]
+) -> str:
+    """The first ``cap`` tokens of a text; all of it if it has no more, or if there is no cap."""
+    token_ids = [] if cap is None else encode(text)
+    return text if cap is None or len(token_ids) <= cap else decode(token_ids[:cap])
+
+
 @dataclass(frozen=True)
 class RefinementPrompt:
     """A request for a refinement that fits its budget; ``truncated`` if the failed response was cut."""

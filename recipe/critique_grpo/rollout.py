@@ -39,7 +39,7 @@ from recipe.critique_grpo.generators import (
 )
 from recipe.critique_grpo.group_stage import GeneratorError, GroupStage, MixedGroup, Question, Sample
 from recipe.critique_grpo.prompts import load_templates
-from recipe.critique_grpo.refinement import Message, fit_refinement_prompt, request_seed
+from recipe.critique_grpo.refinement import Message, cap_text, fit_refinement_prompt, request_seed
 from recipe.critique_grpo.stage_clock import StageClock
 from verl_ext.chat_client import Chat, ChatError
 from verl_ext.turnstile import Turnstile
@@ -177,6 +177,12 @@ class CritiqueRefinementWorker(AgentLoopWorker):
         """One refinement: the question's prompt with the token ids as sampled. None if its request is too long."""
         prompt_ids, response_ids = _valid_tokens(response.row)
         await self.turnstile.wait()
+        critique = cap_text(
+            critique,
+            self.options.critique.cap_tokens,
+            lambda text: self.tokenizer.encode(text, add_special_tokens=False),
+            self._decode,
+        )
         prompt = fit_refinement_prompt(
             list(kwargs["raw_prompt"]),
             response_ids,

@@ -51,6 +51,7 @@ class GroupRecord:
     ground_truth: str
     responses: list[ResponseRecord] = field(default_factory=list)
     triggered: bool = False
+    selection: str = "random"
     refinements: list[RefinementRecord] = field(default_factory=list)
     refinements_aborted: int = 0
     prompt_truncated: int = 0
@@ -77,7 +78,10 @@ class GroupRecord:
             return f"not refined: {outcome}"
         refined = sum(is_correct(refinement.score) for refinement in self.refinements)
         selected = sum(refinement.selected for refinement in self.refinements)
-        return f"refined: {outcome}; {refined} of {len(self.refinements)} refinements correct, {selected} selected"
+        return (
+            f"refined: {outcome}; {refined} of {len(self.refinements)} refinements correct, "
+            f"{selected} selected (correct ones first, then {self.selection})"
+        )
 
 
 def rollout_metrics(records: Sequence[GroupRecord]) -> dict[str, float]:

@@ -111,7 +111,7 @@ def runs(
                 "generator": judge(stronger),
             },
             "cot": {
-                "critique": {"type": "cot", "attempts": 2, "max_tokens": 16, "failure_budget": 1.0},
+                "critique": {"type": "cot", "attempts": 2, "max_tokens": 16, "cap_tokens": 8, "failure_budget": 1.0},
                 "judge": judge(real),
             },
         }

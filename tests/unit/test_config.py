@@ -83,6 +83,7 @@ def test_what_only_refinement_forbids_is_allowed_without_it() -> None:
         ("critique_grpo.critique.fallback", "skipp", "skip"),
         ("critique_grpo.critique.attempts", 0, "at least 1"),
         ("critique_grpo.critique.max_tokens", 0, "at least 1"),
+        ("critique_grpo.critique.cap_tokens", 0, "at least 1, or null"),
         ("critique_grpo.critique.failure_budget", -0.1, "0 to 1"),
         ("critique_grpo.critique.failure_budget", 1.1, "0 to 1"),
         ("critique_grpo.critique.failure_budget", float("nan"), "0 to 1"),

@@ -74,8 +74,15 @@ def test_a_bad_row_is_named(tmp_path: Path, changes: dict[str, Any], message: st
     assert "row 1" in str(caught.value)
 
 
-def test_long_prompts_pass_where_verl_filters_them(tmp_path: Path) -> None:
-    check(tmp_path, [row(prompt=[{"role": "user", "content": "1 + " * 9}])], max_prompt_length=None)
+def test_long_prompts_are_named_where_verl_filters_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = configuration(tmp_path, filter_overlong_prompts=True)
+    long = row(prompt=[{"role": "user", "content": "1 + " * 9}])
+    pq.write_table(pa.Table.from_pylist([row(), long, long]), tmp_path / "train.parquet")
+    check_data(config)
+    assert "train.parquet: 2 of 3 prompts have more tokens than data.max_prompt_length (16) and are left out" in (
+        printed := capsys.readouterr().out
+    )
+    assert "(data.filter_overlong_prompts): rows 1, 2" in printed
 
 
 def test_model_folders_that_cannot_work_are_named(tmp_path: Path) -> None:
@@ -137,8 +144,34 @@ def test_what_only_training_cannot_do_with_is_let_through_otherwise(
     check_data(config)
 
 
+def of_kind(kind: str, gold: str, **extra: Any) -> dict[str, Any]:
+    return row(reward_model={"ground_truth": gold}, extra_info={"index": 0, "answer_type": kind, **extra})
+
+
 def test_answers_of_other_kinds_are_not_parsed_as_mathematics(tmp_path: Path) -> None:
-    other = row(reward_model={"ground_truth": r"\frac{"}, extra_info={"index": 0, "answer_type": "choice"})
-    check(tmp_path, [other])
+    check(tmp_path, [of_kind("choice", "B", options=[r"\frac{", "1"])])
+    check(tmp_path, [of_kind("list", "[1, 2.5]")])
     task = row(reward_model={"ground_truth": r"\frac{"}, extra_info={"index": 0, "entry": "{}"})
     check(tmp_path, [{**task, "data_source": "reasoning_gym/spell_backward"}])
+
+
+@pytest.mark.parametrize(
+    ("kind", "gold", "message"),
+    [
+        ("choice", "K", "letter of an option, got 'K'"),
+        ("number", "many", "number"),
+        ("list", "1; 2", "list row must look like"),
+        ("boolean", "perhaps", 'must be "True" or "False"'),
+        ("essay", "1", "there is no answer_type 'essay'"),
+    ],
+)
+def test_an_answer_that_is_not_of_its_kind_is_named(tmp_path: Path, kind: str, gold: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"row 1: .*{message}"):
+        check(tmp_path, [of_kind("choice", "A"), of_kind(kind, gold)])
+
+
+def test_the_kind_of_all_rows_may_come_from_the_configuration(tmp_path: Path) -> None:
+    config = configuration(tmp_path)
+    config.reward.custom_reward_function.reward_kwargs = {"answer_type": "boolean"}
+    with pytest.raises(ConfigError, match='must be "True" or "False", got .2'):
+        check_data(config)

@@ -15,7 +15,7 @@ from recipe.critique_grpo.reward import compute_score, forget_verdicts
 
 pytestmark = pytest.mark.unit
 
-SAMPLE = Path("/work/shared/data/val_sample.parquet")
+SAMPLE = Path(__file__).parents[3] / "shared/data/val_sample.parquet"
 TIMEOUT_S = 3.0
 
 

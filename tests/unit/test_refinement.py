@@ -8,6 +8,7 @@ from recipe.critique_grpo.config import SELECTIONS
 from recipe.critique_grpo.refinement import (
     CUT_MARK,
     Message,
+    cap_text,
     fit_refinement_prompt,
     group_rng,
     is_correct,
@@ -237,3 +238,13 @@ def test_the_budget_holds_when_cut_text_takes_more_tokens_than_it_had() -> None:
         assert prompt is not None and len(prompt.token_ids) <= budget
         lengths.append(len(prompt.token_ids))
     assert max(lengths) > empty  # some of the answer was kept where there was room
+
+
+@pytest.mark.parametrize(("cap", "shown"), [(None, "a b c d"), (9, "a b c d"), (4, "a b c d"), (2, "a b")])
+def test_a_critique_is_capped(cap: int | None, shown: str) -> None:
+    words = ["a", "b", "c", "d"]
+    encode, decode = (
+        (lambda text: [words.index(word) for word in text.split()]),
+        (lambda ids: " ".join(words[i] for i in ids)),
+    )
+    assert cap_text("a b c d", cap, encode, decode) == shown

@@ -112,11 +112,17 @@ def test_texts_travel_only_when_they_will_be_dumped() -> None:
         assert text not in travelling
 
 
+REFINED = (
+    "refined: 0 of 4 initial responses correct; 1 of 3 refinements correct, "
+    "1 selected (correct ones first, then random)"
+)
+
+
 @pytest.mark.parametrize(
     ("record", "words"),
     [
         (plain_group(), "not refined: 2 of 4 initial responses correct"),
-        (refined_group(), "refined: 0 of 4 initial responses correct; 1 of 3 refinements correct, 1 selected"),
+        (refined_group(), REFINED),
     ],
 )
 def test_reason(record: GroupRecord, words: str) -> None:
