@@ -2,21 +2,23 @@ r"""Build verifiable arithmetic problems in verl's parquet format from `reasonin
 
     python -m data_preprocess.arithmetic --local_save_dir data/arithmetic --train_size 1024 --val_size 256
 
-Writes train.parquet and val.parquet with the columns data_source, prompt (chat messages), ability, reward_model (rule,
-ground truth) and extra_info (index, split, question; entry, for answers that only the task's own scorer can judge). No
-question occurs twice, within a file or across them. The prompt asks for the answer in \boxed{} and shows worked
-examples: a 135M model does not box it unless shown how.
+Writes train.parquet and val.parquet, each with a card, with the columns data_source, prompt (chat messages), ability,
+reward_model (rule, ground truth) and extra_info (index, split, question; entry, for answers that only the task's own
+scorer can judge). No question occurs twice, within a file or across them. The prompt asks for the answer in \boxed{}
+and shows worked examples: a 135M model does not box it unless shown how.
 """
 
 import argparse
+from collections import Counter
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from data_preprocess._cards import write_dataset
 from data_preprocess._reasoning_gym import INSTRUCTION, Options, Problem, take_problems
-from verl_ext.finished_file import finished_file
+from data_preprocess._sources import Source
 
 Message = dict[str, str]
 CHAIN_SUM = {"min_digits": 1, "max_digits": 2, "min_terms": 2, "max_terms": 2}  # our defaults for the default task
@@ -70,7 +72,7 @@ def build(
     operators: str | None = None,
     options: Options | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Write train.parquet and val.parquet into `folder`; return the rows by split.
+    """Write train.parquet and val.parquet with their cards into `folder`; return the rows by split.
 
     The worked examples occur in neither file. `options` goes to the generator.
     """
@@ -80,14 +82,27 @@ def build(
     for split, part in (("train", rest[:train_size]), ("val", rest[train_size:])):
         prompts = [make_prompt(problem, examples, style) for problem in part]
         splits[split] = [make_row(*pair, i, split, task) for i, pair in enumerate(zip(part, prompts, strict=True))]
-        with finished_file(folder / f"{split}.parquet") as draft:
-            pq.write_table(pa.Table.from_pylist(splits[split]), draft)
+        write_dataset(
+            folder / f"{split}.parquet",
+            splits[split],
+            pa.Table.from_pylist(splits[split]).schema,
+            source=Source(
+                f"reasoning-gym/{task}", f"reasoning-gym {version('reasoning-gym')}", (), len(part), _unpublished
+            ),
+            left_out=Counter(),
+            options={"seed": seed, "shots": shots, "style": style, "operators": operators, **(options or {})},
+        )
     return splits
 
 
-def report(splits: dict[str, list[dict[str, Any]]]) -> None:
-    """Print what was written: rows and one problem."""
-    print("rows: " + ", ".join(f"{split} {len(rows)}" for split, rows in splits.items()))
+def _unpublished(index: int) -> None:
+    """A generator has no rows that were published."""
+
+
+def report(folder: Path, splits: dict[str, list[dict[str, Any]]]) -> None:
+    """Print what was written: the cards and one problem."""
+    for split in splits:
+        print((folder / f"{split}.card.txt").read_text(encoding="utf-8"), end="")
     sample = splits["train"][0]
     print("sample:", *(f"  {message['role']}: {message['content']!r}" for message in sample["prompt"]), sep="\n")
     print(f"  ground truth: {sample['reward_model']['ground_truth']!r}")
@@ -118,7 +133,7 @@ def main() -> None:
     names = ("train_size", "val_size", "task", "seed", "shots", "style", "operators")
     splits = build(folder, options=options, **{name: getattr(args, name) for name in names})
     print(f"wrote {folder}")
-    report(splits)
+    report(folder, splits)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The builders of data_preprocess: what they write, and what they refuse."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -48,7 +49,11 @@ def test_parquet_has_verls_columns_and_right_answers(tmp_path: Path, style: str,
             roles = [message["role"] for message in row["prompt"]]
             assert roles == (["user"] if style == "inline" else ["system", *["user", "assistant"] * shots, "user"])
             assert INSTRUCTION in row["prompt"][0]["content"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["train.parquet", "val.parquet"]  # no drafts left
+    names = [f"{split}.{ending}" for split in ("train", "val") for ending in ("card.json", "card.txt", "parquet")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names  # no drafts left
+    card = json.loads((tmp_path / "val.card.json").read_text())
+    assert (card["rows"], card["source"], card["options"]["shots"]) == (10, "reasoning-gym/chain_sum", shots)
+    assert card["sha256"] == hashlib.sha256((tmp_path / "val.parquet").read_bytes()).hexdigest()
 
 
 def test_worked_examples_are_right_and_boxed() -> None:
