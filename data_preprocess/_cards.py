@@ -56,8 +56,8 @@ def write_dataset(
     """
     counts = dict(left_out.most_common())
     if not rows:
-        reasons = "; ".join(f"{count} x {reason}" for reason, count in counts.items()) or "the source is empty"
-        raise DataError(f"{source.name}: no row can be used ({reasons})")
+        reasons = "; ".join(f"{count} x {reason}" for reason, count in counts.items() if count)
+        raise DataError(f"{source.name}: no row can be used ({reasons or 'the source is empty'})")
     try:
         with finished_file(path) as draft:
             pq.write_table(pa.Table.from_pylist(rows, schema=schema), draft)

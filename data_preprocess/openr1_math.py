@@ -48,6 +48,7 @@ from recipe.critique_grpo.reward import unparsable_golds
 HUB_ID = "Elliott/Openr1-Math-46k-8192"
 DATA_SOURCE = "openr1_math"
 BATCH = 1024
+UNVERIFIABLE = "answer cannot be verified"
 """Answers that are tried at once: starting the grader takes as long as some hundred of them."""
 
 _LUFFY = {"question": ("prompt",), "answer": ("reward_model",), "target": ("target",)}
@@ -89,23 +90,36 @@ def choose_schema(source: Source) -> Callable[[dict[str, Any]], Problem]:
 
 
 def make_filter(
-    benchmarks: list[str], *, ngram: int, template: PromptTemplate, count: Callable[..., int] | None, max_length: int
+    benchmarks: list[str],
+    left_out: Counter[str],
+    *,
+    ngram: int,
+    template: PromptTemplate,
+    count: Callable[..., int] | None,
+    max_length: int,
 ) -> Callable[[Problem], None]:
-    """A function that raises LeftOut for a problem that is a duplicate, known from a benchmark, or too long."""
+    """A function that raises LeftOut for a problem that is a duplicate, known from a benchmark, or too long.
+
+    Every filter that is on enters `left_out` with 0: the card tells one that found nothing from one that was off.
+    """
     known, seen = index_questions(benchmarks, ngram), set[str]()
+    duplicate, too_long = "duplicate", f"prompt over {max_length} tokens"
+    same, shared = "in a benchmark: the same question", f"in a benchmark: {ngram} words in a row"
+    on = [duplicate, UNVERIFIABLE, *([same, shared] if benchmarks else []), *([too_long] if count else [])]
+    left_out.update(dict.fromkeys(on, 0))
 
     def check(problem: Problem) -> None:
         normal = normalise(problem.question)
         if normal in seen:
-            raise LeftOut("duplicate")
+            raise LeftOut(duplicate)
         seen.add(normal)
         match overlap(problem.question, known):
             case "exact":
-                raise LeftOut("in a benchmark: the same question")
+                raise LeftOut(same)
             case "n-gram":
-                raise LeftOut(f"in a benchmark: {ngram} words in a row")
+                raise LeftOut(shared)
         if count is not None and count(template.messages(problem.ask())) > max_length:
-            raise LeftOut(f"prompt over {max_length} tokens")
+            raise LeftOut(too_long)
 
     return check
 
@@ -122,7 +136,7 @@ def keep_verifiable(
             break
         unparsable = set(unparsable_golds(problem.answer for _, problem in batch))
         good = {index: problem for index, problem in batch if problem.answer not in unparsable}
-        left_out["answer cannot be verified"] += len(batch) - len(good)
+        left_out[UNVERIFIABLE] += len(batch) - len(good)
         kept.update(good)
     return kept
 
@@ -149,14 +163,14 @@ def build(
     count = prompt_counter(tokenizer) if tokenizer else None
     source = load_source(hub_id, None, "train", local)
     read = choose_schema(source)
-    check = make_filter(benchmarks, ngram=ngram, template=template, count=count, max_length=max_prompt_length)
+    left_out: Counter[str] = Counter()
+    check = make_filter(benchmarks, left_out, ngram=ngram, template=template, count=count, max_length=max_prompt_length)
 
     def convert(row: dict[str, Any], index: int) -> Problem:
         problem = read(row)
         check(problem)
         return problem
 
-    left_out: Counter[str] = Counter()
     candidates = read_problems(source, convert, draw_order(source.size, max_samples, seed), left_out, DATA_SOURCE)
     problems = keep_verifiable(candidates, max_samples, left_out)
     names = {"data_source": DATA_SOURCE, "ability": "math", "split": "train"}
