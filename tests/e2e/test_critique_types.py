@@ -18,7 +18,9 @@ from conftest import REPO, run_logged
 pytestmark = pytest.mark.e2e
 TESTS = Path(__file__).parents[1]
 STEPS, GROUPS, N = 2, 6, 4
-FAULTS = "incorrect,429:0.05,incorrect,500,incorrect,correct,noverdict,incorrect,empty,garbage,incorrect,drop"
+FAULTS = "incorrect,429:0.05,incorrect,500,huge,correct,noverdict,incorrect,hang,empty,garbage,incorrect,drop,incorrect"
+#: SmolLM2 does not keep to a form of its own accord; with this its judgement is held to one, as small judges need it.
+FORM = {"structured_outputs": {"regex": "[A-Za-z0-9 .,=+-]{20,60}\\n\\nVerdict: (correct|incorrect)"}}
 Dump = list[dict[str, Any]]
 
 
@@ -77,10 +79,10 @@ def runs(
         fault_server("401", environment, folder) as closed,
         fault_server("text,text,text,401", environment, folder, "--text", "It is \\boxed{7}.") as stronger,
     ):
-        patient = {"max_retries": 8, "timeout_s": 60, "sampling": {"temperature": 0.7}}
+        patient = {"model": "judge", "max_retries": 8, "timeout_s": 60, "sampling": {"temperature": 0.7}}
 
-        def judge(url: str) -> dict[str, Any]:
-            return {"base_url": url, "model": "judge", **patient}
+        def judge(url: str, **options: Any) -> dict[str, Any]:
+            return {**patient, "base_url": url, **options}
 
         settings: dict[str, Any] = {
             # First, so that both start from the same weights.
@@ -96,7 +98,10 @@ def runs(
                     "failure_budget": 1.0,
                 }
             },
-            "faulty": {"critique": {"type": "cot", "attempts": 2, "failure_budget": 1.0}, "judge": judge(faulty)},
+            "faulty": {
+                "critique": {"type": "cot", "attempts": 2, "failure_budget": 1.0},
+                "judge": judge(faulty, timeout_s=8),
+            },
             "rewarding": {
                 "critique": {"type": "cot"},
                 "judge": judge(fair),
@@ -111,8 +116,8 @@ def runs(
                 "generator": judge(stronger),
             },
             "cot": {
-                "critique": {"type": "cot", "attempts": 2, "max_tokens": 16, "cap_tokens": 8, "failure_budget": 1.0},
-                "judge": judge(real),
+                "critique": {"type": "cot", "attempts": 2, "max_tokens": 80, "cap_tokens": 8, "failure_budget": 1.0},
+                "judge": judge(real, sampling={"temperature": 0.7, **FORM}),
             },
         }
         (folder / "runs.json").write_text(json.dumps(settings))
@@ -150,7 +155,7 @@ def dump_lines(folder: Path, step: int) -> list[str]:
 
 
 def refused_by(stats: dict[str, int]) -> int:
-    return sum(stats.get(name, 0) for name in ("429", "500", "drop"))
+    return sum(stats.get(name, 0) for name in ("429", "500", "drop", "hang"))
 
 
 def critiques(groups: Dump) -> Dump:
@@ -238,6 +243,10 @@ def test_a_real_judge_answers_every_request_once(runs: dict[str, Any]) -> None:
     found = critiques(runs["cot"]["groups"])
     assert not any(critique["error"] for critique in found)
     assert runs["real requests"] == sum(1 + critique["retries"] for critique in found)
+    usable = [critique for critique in found if critique["valid"]]
+    # Each in words of its own. The rule has called every one of these responses wrong, so nothing else is usable.
+    assert len({critique["text"] for critique in usable}) > len(usable) / 2 > 0
+    assert all(critique["text"].endswith("Verdict: incorrect") and not critique["verdict"] for critique in usable)
 
 
 def test_the_key_is_written_nowhere(runs: dict[str, Any]) -> None:
