@@ -10,6 +10,7 @@ and shows worked examples: a 135M model does not box it unless shown how.
 
 import argparse
 from collections import Counter
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pyarrow as pa
 
 from data_preprocess._cards import write_dataset
 from data_preprocess._reasoning_gym import INSTRUCTION, Options, Problem, take_problems
-from data_preprocess._sources import Source
+from data_preprocess._sources import DataError, Source
 
 Message = dict[str, str]
 CHAIN_SUM = {"min_digits": 1, "max_digits": 2, "min_terms": 2, "max_terms": 2}  # our defaults for the default task
@@ -75,9 +76,14 @@ def build(
     """Write train.parquet and val.parquet with their cards into `folder`; return the rows by split.
 
     The worked examples occur in neither file. `options` goes to the generator.
+
+    Raises:
+        DataError: nothing can be written there.
+        SystemExit: the generator refuses the task or the options, or has too few problems.
     """
     problems = take_problems(task, shots + train_size + val_size, seed, options or {}, operators)
     examples, rest = split_examples(problems, shots)
+    settings = {"train_size": train_size, "val_size": val_size, "seed": seed, "shots": shots, "style": style}
     splits: dict[str, list[dict[str, Any]]] = {}
     for split, part in (("train", rest[:train_size]), ("val", rest[train_size:])):
         prompts = [make_prompt(problem, examples, style) for problem in part]
@@ -90,7 +96,7 @@ def build(
                 f"reasoning-gym/{task}", f"reasoning-gym {version('reasoning-gym')}", (), len(part), _unpublished
             ),
             left_out=Counter(),
-            options={"seed": seed, "shots": shots, "style": style, "operators": operators, **(options or {})},
+            options={**settings, "operators": operators, **(options or {})},
         )
     return splits
 
@@ -108,7 +114,7 @@ def report(folder: Path, splits: dict[str, list[dict[str, Any]]]) -> None:
     print(f"  ground truth: {sample['reward_model']['ground_truth']!r}")
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description="Build verifiable arithmetic problems in verl's parquet format from reasoning-gym, offline.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -123,7 +129,7 @@ def main() -> None:
     parser.add_argument("--operators", help="keep only expressions whose operators are among these, such as + or +-")
     for name, value in CHAIN_SUM.items():
         parser.add_argument(f"--{name}", type=int, help=f"for tasks that have it; chain_sum: {value} if not given")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if min(args.train_size, args.val_size) < 1 or args.shots < 0:
         parser.error("both sizes must be at least 1, --shots at least 0")
     options: Options = {name: getattr(args, name) for name in CHAIN_SUM}
@@ -131,7 +137,10 @@ def main() -> None:
         options = {name: value if options[name] is None else options[name] for name, value in CHAIN_SUM.items()}
     folder = args.local_save_dir.expanduser().resolve()
     names = ("train_size", "val_size", "task", "seed", "shots", "style", "operators")
-    splits = build(folder, options=options, **{name: getattr(args, name) for name in names})
+    try:
+        splits = build(folder, options=options, **{name: getattr(args, name) for name in names})
+    except DataError as error:
+        raise SystemExit(str(error)) from error
     print(f"wrote {folder}")
     report(folder, splits)
 

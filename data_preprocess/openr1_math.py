@@ -47,8 +47,8 @@ from recipe.critique_grpo.reward import unparsable_golds
 
 HUB_ID = "Elliott/Openr1-Math-46k-8192"
 DATA_SOURCE = "openr1_math"
-BATCH = 1024
 UNVERIFIABLE = "answer cannot be verified"
+BATCH = 1024
 """Answers that are tried at once: starting the grader takes as long as some hundred of them."""
 
 _LUFFY = {"question": ("prompt",), "answer": ("reward_model",), "target": ("target",)}

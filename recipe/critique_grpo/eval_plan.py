@@ -29,7 +29,12 @@ from recipe.critique_grpo.eval_dumps import (
 from verl_ext.finished_file import finished_file
 
 MISSING = ".missing.json"
+FILTERED = (
+    "data.filter_overlong_prompts=true would leave problems out, so the score would be of another benchmark: "
+    "remove it, and raise MAX_PROMPT=... if a prompt is too long"
+)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_FILTERS = re.compile(r"\+{0,2}data\.filter_overlong_prompts=true", re.IGNORECASE)
 _WEIGHTS = ("*.safetensors", "*.bin", "config.json")
 
 
@@ -94,7 +99,7 @@ def describe(path: Path) -> dict[str, Any]:
         problems = [_problem(row) for row in rows]
     except (OSError, pa.ArrowException) as error:
         raise SystemExit(f"{path} is no readable parquet file: {error}") from None
-    except (KeyError, TypeError):
+    except (KeyError, IndexError, TypeError, AttributeError):
         raise SystemExit(
             f"{path} is not in verl's format: every row needs data_source, prompt and reward_model.ground_truth "
             "(python -m data_preprocess.check names the rows)"
@@ -162,6 +167,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--override", action="append", default=[], help="Hydra override; changes results, perhaps")
     options = vars(parser.parse_args(arguments))
     out, files = options.pop("out"), options.pop("benches")
+    if any(_FILTERS.fullmatch(override) for override in options["override"]):
+        raise SystemExit(FILTERED)  # before it is recorded as a setting of this folder
     missing = plan(out, {**options, "model_state": model_state(options["model"])}, files)
     print(max((run.problems for run in missing), default=0))
 

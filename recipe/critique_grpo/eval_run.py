@@ -24,12 +24,21 @@ class EvaluationTaskRunner:
         run_task(config, EvaluationTrainer)
 
 
+def refuse_filter(config: DictConfig) -> None:
+    """End with a message if problems would be left out; else that is found when all is generated."""
+    from recipe.critique_grpo.eval_plan import FILTERED
+
+    if config.data.filter_overlong_prompts:
+        raise SystemExit(f"critique_grpo: {FILTERED}")
+
+
 @hydra.main(config_path="config", config_name="critique_grpo_trainer", version_base=None)
 def main(config: DictConfig) -> None:
     """Check versions, configuration and all benchmarks, then evaluate."""
     from recipe.critique_grpo.eval_plan import read_missing
     from recipe.critique_grpo.start import check, train
 
+    refuse_filter(config)
     runs = read_missing(Path(config.evaluation.out))
     manager = "recipe.critique_grpo.eval_trainer.EvaluationManager"
     with open_dict(config):

@@ -53,6 +53,7 @@ def test_parquet_has_verls_columns_and_right_answers(tmp_path: Path, style: str,
     assert sorted(path.name for path in tmp_path.iterdir()) == names  # no drafts left
     card = json.loads((tmp_path / "val.card.json").read_text())
     assert (card["rows"], card["source"], card["options"]["shots"]) == (10, "reasoning-gym/chain_sum", shots)
+    assert (card["options"]["train_size"], card["options"]["val_size"]) == (20, 10)  # both decide where val begins
     assert card["sha256"] == hashlib.sha256((tmp_path / "val.parquet").read_bytes()).hexdigest()
 
 
@@ -113,6 +114,12 @@ def test_a_task_whose_items_are_no_json_is_refused(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("reasoning_gym.create_dataset", lambda task, **_: [item])
     with pytest.raises(SystemExit, match="gcd cannot be used: its items are no JSON"):
         arithmetic.build(tmp_path, train_size=1, val_size=1, task="gcd")
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(SystemExit, match="train.parquet cannot be written"):
+        arithmetic.main(["--local_save_dir", str(tmp_path / "file"), "--train_size", "2", "--val_size", "1"])
 
 
 @pytest.mark.parametrize(

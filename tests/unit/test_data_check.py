@@ -15,6 +15,8 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 from recipe.critique_grpo.config import ConfigError
 from recipe.critique_grpo.data_check import check_data, check_file, load_checked_tokenizer
 
+pytestmark = pytest.mark.unit
+
 TEMPLATE = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
 
 
@@ -89,8 +91,10 @@ def test_model_folders_that_cannot_work_are_named(tmp_path: Path) -> None:
     def load(folder: Path) -> None:
         load_checked_tokenizer(OmegaConf.create({"path": str(folder)}))
 
-    with pytest.raises(ConfigError, match="no chat template"):
-        load(make_tokenizer(tmp_path / "untemplated", template=None))
+    untemplated = make_tokenizer(tmp_path / "untemplated", template=None)
+    for custom in (None, TEMPLATE):  # verl's data set would not know the custom one
+        with pytest.raises(ConfigError, match="untemplated has no chat template: put one into the folder"):
+            load_checked_tokenizer(OmegaConf.create({"path": str(untemplated), "custom_chat_template": custom}))
     with pytest.raises(ConfigError, match="padding token is '<eos>'"):
         load(make_tokenizer(tmp_path / "padded", pad="<eos>"))
     (tmp_path / "empty").mkdir()
@@ -100,7 +104,7 @@ def test_model_folders_that_cannot_work_are_named(tmp_path: Path) -> None:
 
 def configuration(tmp_path: Path, **data: Any) -> Any:
     pq.write_table(pa.Table.from_pylist([row()]), tmp_path / "train.parquet")
-    return OmegaConf.create(
+    config = OmegaConf.create(
         {
             "data": {
                 "train_files": str(tmp_path / "train.parquet"),
@@ -109,14 +113,20 @@ def configuration(tmp_path: Path, **data: Any) -> Any:
                 "filter_overlong_prompts": False,
                 "max_prompt_length": 16,
                 "max_response_length": 16,
+                "train_batch_size": 1,
+                "train_max_samples": -1,
                 **data,
             },
-            "actor_rollout_ref": {"model": {"path": str(make_tokenizer(tmp_path / "model"))}},
+            "actor_rollout_ref": {
+                "model": {"path": str(make_tokenizer(tmp_path / "model")), "custom_chat_template": None}
+            },
             "reward": {"custom_reward_function": {"path": "pkg://recipe.critique_grpo.reward"}},
             "trainer": {"val_only": False},
             "critique_grpo": {"refinement": {"max_prompt_length": 32}},
         }
     )
+    OmegaConf.set_struct(config, True)  # as Hydra hands it over
+    return config
 
 
 def test_a_whole_configuration_is_checked(tmp_path: Path) -> None:
@@ -172,6 +182,13 @@ def test_an_answer_that_is_not_of_its_kind_is_named(tmp_path: Path, kind: str, g
 
 def test_the_kind_of_all_rows_may_come_from_the_configuration(tmp_path: Path) -> None:
     config = configuration(tmp_path)
-    config.reward.custom_reward_function.reward_kwargs = {"answer_type": "boolean"}
+    OmegaConf.update(config, "reward.custom_reward_function.reward_kwargs", {"answer_type": "boolean"}, force_add=True)
     with pytest.raises(ConfigError, match='must be "True" or "False", got .2'):
         check_data(config)
+
+
+def test_of_several_accepted_answers_each_has_to_be_of_its_kind(tmp_path: Path) -> None:
+    both = row(reward_model={"ground_truth": ["1", "many"]}, extra_info={"index": 0, "answer_type": "number"})
+    with pytest.raises(ConfigError, match="row 0: .*must be a number, got 'many'"):
+        check(tmp_path, [both])
+    check(tmp_path, [{**both, "reward_model": {"ground_truth": ["1", "2"]}}])

@@ -6,8 +6,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from omegaconf import OmegaConf
 
 from recipe.critique_grpo.eval_plan import MissingRun, keep, main, read_missing
+from recipe.critique_grpo.eval_run import refuse_filter
 
 pytestmark = pytest.mark.unit
 
@@ -125,12 +127,35 @@ def test_benchmarks_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     broken.write_text("no parquet")
     pq.write_table(pa.table({"data_source": pa.array([], pa.string())}), empty)
     odd = write_benchmark(tmp_path / "my~file.parquet", 1)
+    answer = {"data_source": "sums", "reward_model": {"ground_truth": "2"}}
+    unasked, unstructured = tmp_path / "unasked.parquet", tmp_path / "unstructured.parquet"
+    nothing = pa.array([[]], pa.list_(pa.struct({"content": pa.string()})))
+    pq.write_table(pa.Table.from_pylist([answer]).append_column("prompt", nothing), unasked)
+    pq.write_table(pa.Table.from_pylist([{**answer, "prompt": "1 + 1?", "extra_info": "none"}]), unstructured)
     for files, message in (
         ([broken], "broken.parquet is no readable parquet file"),
         ([small, empty], "empty.parquet has no rows"),
+        ([unasked], "unasked.parquet is not in verl's format: every row needs data_source, prompt"),
+        ([unstructured], "unstructured.parquet is not in verl's format"),
         ([odd], "my~file.parquet: rename the file"),
         ([small, small], "two benchmarks have the same file name"),
     ):
         with pytest.raises(SystemExit, match=message):
             plan(tmp_path, *files)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize("override", ["data.filter_overlong_prompts=True", "++data.filter_overlong_prompts=true"])
+def test_leaving_problems_out_is_refused_before_anything_is_recorded(tmp_path: Path, override: str) -> None:
+    small = write_benchmark(tmp_path / "small.parquet", 2)
+    with pytest.raises(SystemExit, match="would leave problems out, .* raise MAX_PROMPT="):
+        plan(tmp_path, small, override=override)
+    assert not (tmp_path / "out").exists()
+    plan(tmp_path, small, override=override.lower().replace("true", "false"))
+
+
+def test_a_configuration_that_leaves_problems_out_is_refused() -> None:
+    with pytest.raises(SystemExit, match="critique_grpo: data.filter_overlong_prompts=true would leave problems out"):
+        refuse_filter(OmegaConf.create({"data": {"filter_overlong_prompts": True}}))
+    refuse_filter(OmegaConf.create({"data": {"filter_overlong_prompts": False}}))

@@ -141,6 +141,7 @@ def test_values_as_parquet_hands_them_over() -> None:
         ("choice", "seven", "letter of an option"),
         ("number", "many", "must be a number"),
         ("list", "1 and 2", "must look like"),
+        ("list", "[1, 'x']", "must look like"),
         ("boolean", "maybe", "True"),
         ("reasoning_gym", "1", "extra_info.entry"),
     ],

@@ -40,6 +40,7 @@ def grade_list(answer: str, gold: str, tolerance: float | None = None) -> Verdic
     """
     try:
         true = [str(item) for item in ast.literal_eval(gold)]
+        [float(item) for item in true]
     except (ValueError, SyntaxError, TypeError):
         raise ValueError(f'the ground truth of a list row must look like "[1, 2.5]", got {gold!r}') from None
     values: list[float] = []
