@@ -5,64 +5,32 @@
 #
 #   bash scripts/eval.sh MODEL=models/my_model BENCHES="aime24 amc23 math500" N=8 [Hydra overrides]
 #
-# Arguments in capitals may also be environment variables:
+# Relative paths in Hydra overrides are relative to the repository. Arguments in capitals may also be environment
+# variables:
 #   MODEL          folder or Hugging Face hub id
 #   BENCHES        parquet files, or names of files in BENCH_DIR, separated by spaces or commas
 #   N              samples a problem (default: 1, greedy only)
 #   OUT            folder for dumps, logs and results (default: outputs/eval/<last part of MODEL>)
 #   BENCH_DIR      where benchmark names are looked up (default: data/benchmarks)
-#   TIER           cpu or gpu (default: gpu if there is nvidia-smi)
+#   TIER           cpu or gpu (default: gpu if nvidia-smi shows one)
 #   MAX_PROMPT     tokens a prompt may have; a longer one is refused (default: 2048; cpu: 1024)
 #   MAX_RESPONSE   tokens a response may have; a longer one is cut (default: 8192; cpu: 512)
-#   GPUS           GPUs of this machine to use (default: all)
+#   GPUS           GPUs of this machine to use (default: all; cpu: always 1)
 #   PYTHON         interpreter with this repository installed (default: python; cpu: .venv/bin/python)
 set -euo pipefail
 
-repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"; }
-say() { printf '\n[%(%H:%M:%S)T] %s\n' -1 "$*"; }
-die() {
-  echo "eval.sh: $*" >&2
-  exit 1
-}
-
-overrides=()
-for argument in "$@"; do
-  case "$argument" in
-    -h | --help) usage && exit ;;
-    MODEL=* | BENCHES=* | N=* | OUT=* | BENCH_DIR=* | TIER=* | MAX_PROMPT=* | MAX_RESPONSE=* | GPUS=* | PYTHON=*)
-      printf -v "${argument%%=*}" '%s' "${argument#*=}" ;;
-    [A-Z]*=*) die "unknown argument ${argument%%=*}; bash scripts/eval.sh --help lists them" ;;
-    *=* | '~'*) overrides+=("$argument") ;;
-    *) die "$argument is neither NAME=value nor a Hydra override; values with spaces need quotes" ;;
-  esac
-done
+# shellcheck source=scripts/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+parse "MODEL BENCHES N OUT BENCH_DIR TIER MAX_PROMPT MAX_RESPONSE GPUS PYTHON" "$@"
 [[ -n "${MODEL:-}" && -n "${BENCHES:-}" ]] || die "MODEL=... and BENCHES=... are needed; --help explains"
-
-if [[ -z "${TIER:-}" ]]; then
-  TIER=cpu
-  command -v nvidia-smi >/dev/null && TIER=gpu
-fi
-case "$TIER" in
-  cpu)
-    prompt=1024 response=512 gpus=1
-    python="${PYTHON:-$repo/.venv/bin/python}"
-    ;;
-  gpu)
-    prompt=2048 response=8192 gpus="${GPUS:-$(nvidia-smi -L | wc -l)}"
-    python="${PYTHON:-python}"
-    ;;
-  *) die "TIER is $TIER; choose cpu or gpu" ;;
-esac
+choose_machine
+prompt=2048 response=8192
+[[ "$TIER" == gpu ]] || prompt=1024 response=512 GPUS=1
 prompt="${MAX_PROMPT:-$prompt}" response="${MAX_RESPONSE:-$response}" samples="${N:-1}"
-for setting in "N $samples" "MAX_PROMPT $prompt" "MAX_RESPONSE $response" "GPUS $gpus"; do
-  [[ "${setting#* }" =~ ^[1-9][0-9]*$ ]] || die "${setting% *} is ${setting#* }; use a whole number from 1 on"
-done
-command -v "$python" >/dev/null ||
-  die "there is no $python; run scripts/install_cpu.sh (without a GPU), or name an interpreter with PYTHON=..."
-python="$(realpath -s "$(command -v "$python")")"
+whole N "$samples"
+whole MAX_PROMPT "$prompt"
+whole MAX_RESPONSE "$response"
 
-# The run itself starts in the repository, so whatever the user names becomes absolute first.
 bench_dir="${BENCH_DIR:-$repo/data/benchmarks}"
 files=()
 for bench in ${BENCHES//,/ }; do
@@ -72,18 +40,9 @@ for bench in ${BENCHES//,/ }; do
 python -m data_preprocess.math_benchmarks and data_preprocess.science_benchmarks make them."
   files+=("$(realpath -s "$file")")
 done
-if [[ -d "$MODEL" ]]; then
-  MODEL="$(realpath -s "$MODEL")"
-elif [[ "$MODEL" == [./~]* || "$MODEL" == */*/* ]]; then
-  die "there is no folder $MODEL (MODEL)"
-fi
+find_model
 out="$(realpath -ms "${OUT:-$repo/outputs/eval/${MODEL##*/}}")"
-cd "$repo"
-if [[ "$TIER" == cpu ]]; then
-  # shellcheck source=scripts/cpu_env.sh
-  source scripts/cpu_env.sh
-  [[ -d "$MODEL" ]] || export HF_HUB_OFFLINE=0 # a hub id may have to be downloaded
-fi
+enter_repo
 
 largest="$("$python" -m recipe.critique_grpo.eval_plan --out "$out" --model "$MODEL" --tier "$TIER" \
   --samples "$samples" --max_prompt "$prompt" --max_response "$response" --benches "${files[@]}" \
@@ -107,14 +66,14 @@ validate() {
     data.max_response_length="$response" \
     data.filter_overlong_prompts=false \
     data.validation_shuffle=false \
-    actor_rollout_ref.model.path="$MODEL" \
+    actor_rollout_ref.model.path="'$MODEL'" \
     actor_rollout_ref.actor.ppo_mini_batch_size="$batch" \
     actor_rollout_ref.actor.use_dynamic_bsz=true \
     actor_rollout_ref.actor.ppo_max_token_len_per_gpu=$((prompt + response)) \
-    actor_rollout_ref.rollout.n="$gpus" \
+    actor_rollout_ref.rollout.n="$GPUS" \
     actor_rollout_ref.rollout.agent.num_workers="$batch" \
     actor_rollout_ref.rollout.max_model_len=$((prompt + response)) \
-    trainer.n_gpus_per_node="$gpus" \
+    trainer.n_gpus_per_node="$GPUS" \
     trainer.val_only=true \
     trainer.val_before_train=true \
     trainer.resume_mode=disable \

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Make a Hugging Face model folder of a training checkpoint, for scripts/eval.sh, vLLM or transformers.
+# Make a Hugging Face model folder of a training checkpoint, for scripts/eval.sh, vLLM or transformers. verl's merger
+# writes the weights in bf16.
 #
 #   bash scripts/export.sh RUN TARGET [STEP]
 #
@@ -9,30 +10,32 @@
 #   PYTHON   environment variable: interpreter with this repository installed (default: .venv/bin/python, else python)
 set -euo pipefail
 
-repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-die() {
-  echo "export.sh: $*" >&2
-  exit 1
-}
+# shellcheck source=scripts/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 if [[ $# -lt 2 || $# -gt 3 || "$1" == -* ]]; then
-  sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"
+  usage
   [[ "${1:-}" == -h || "${1:-}" == --help ]] && exit 0 || exit 2
 fi
 run="$1" target="$(realpath -ms "$2")"
+[[ -d "$run" ]] || die "there is no folder $run"
 [[ ! -d "$run/checkpoints" ]] || run="$run/checkpoints"
+run="$(realpath -s "$run")"
 latest="$run/latest_checkpointed_iteration.txt"
 [[ -n "${3:-}" || -f "$latest" ]] || die "$run holds no checkpoint: there is no $latest"
 actor="$run/global_step_${3:-$(<"$latest")}/actor"
-[[ -d "$actor" ]] || die "there is no checkpoint $actor; saved are: $(cd "$run" && echo global_step_*)"
-[[ ! -e "$target" ]] || die "$target is already there: name another folder"
-actor="$(realpath -s "$actor")"
-python="$repo/.venv/bin/python"
-[[ -x "$python" ]] || python=python
-python="${PYTHON:-$python}"
-cd "$repo"
-if ! command -v nvidia-smi >/dev/null; then
-  # shellcheck source=scripts/cpu_env.sh
-  source scripts/cpu_env.sh
+if [[ ! -d "$actor" ]]; then # verl keeps the folder of a step whose weights it has removed
+  saved="$(cd "$run" && shopt -s nullglob && steps=(global_step_*/actor) && echo "${steps[*]%/actor}")"
+  die "there is no checkpoint $actor; saved are: ${saved:-none}"
 fi
-"$python" -m verl.model_merger merge --backend fsdp --local_dir "$actor" --target_dir "$target"
+[[ ! -e "$target" ]] || die "$target is already there: name another folder"
+python="${PYTHON:-$repo/.venv/bin/python}"
+[[ -n "${PYTHON:-}" || -x "$python" ]] || python=python
+find_python
+TIER=cpu
+! command -v nvidia-smi >/dev/null || TIER=gpu
+enter_repo
+rm -rf "$target.part"
+"$python" -m verl.model_merger merge --backend fsdp --local_dir "$actor" --target_dir "$target.part" ||
+  die "the merge failed, see above; $target was not written"
+mv "$target.part" "$target"
 echo "wrote $target"

@@ -10,17 +10,14 @@
 #   TORCH_CPU_SOURCE   see scripts/install_cpu.sh
 set -euo pipefail
 
-repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# shellcheck source=scripts/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+[[ "${1:-}" != -h && "${1:-}" != --help ]] || { usage && exit; }
 cd "$repo"
-if [[ "${1:-}" == "-h" || "${1:-}" == "--help" ]]; then
-  sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"
-  exit 0
-fi
 mkdir -p "${RUN_DIR:-outputs/quickstart}"
 run="$(cd "${RUN_DIR:-outputs/quickstart}" && pwd)"
 venv="${VENV:-$repo/.venv}"
 steps="${STEPS:-8}"
-say() { printf '\n[%(%H:%M:%S)T] %s\n' -1 "$*"; }
 
 say "1/4 packages"
 bash scripts/install_cpu.sh "$venv"
@@ -55,16 +52,16 @@ VERL_FILE_LOGGER_PATH="$run/metrics.$(date +%s).jsonl"
 export VERL_FILE_LOGGER_PATH
 status=0
 "$python" -u -m recipe.critique_grpo.main_critique_grpo tier=cpu \
-  data.train_files="$run/data/train.parquet" \
-  data.val_files="$run/data/val.parquet" \
+  data.train_files="'$run/data/train.parquet'" \
+  data.val_files="'$run/data/val.parquet'" \
   data.train_batch_size=8 \
   data.max_prompt_length=72 \
   data.max_response_length=32 \
   data.seed=1 \
-  critique_grpo.critique.templates="$repo/data_preprocess/arithmetic_templates.yaml" \
+  critique_grpo.critique.templates="'$repo/data_preprocess/arithmetic_templates.yaml'" \
   critique_grpo.refinement.max_prompt_length=176 \
-  critique_grpo.dump_dir="$run/rollouts" \
-  actor_rollout_ref.model.path="$run/model" \
+  critique_grpo.dump_dir="'$run/rollouts'" \
+  actor_rollout_ref.model.path="'$run/model'" \
   actor_rollout_ref.actor.ppo_mini_batch_size=8 \
   actor_rollout_ref.actor.use_dynamic_bsz=true \
   actor_rollout_ref.actor.ppo_max_token_len_per_gpu=2048 \
@@ -74,13 +71,13 @@ status=0
   actor_rollout_ref.rollout.max_model_len=256 \
   trainer.logger='[console,file]' \
   trainer.experiment_name=quickstart \
-  trainer.default_local_dir="$run/checkpoints" \
+  trainer.default_local_dir="'$run/checkpoints'" \
   trainer.total_training_steps=$steps \
   trainer.save_freq=4 \
   trainer.max_actor_ckpt_to_keep=1 \
   trainer.test_freq=$steps \
   trainer.val_before_train=$validate_first \
-  hydra.run.dir="$run/hydra" \
+  hydra.run.dir="'$run/hydra'" \
   "$@" 2>&1 | tee -a "$run/train.log" | "$python" -m recipe.critique_grpo.report --follow || status=$?
 if ((status != 0)); then
   echo "quickstart.sh: training stopped with an error; the last lines of $run/train.log:" >&2

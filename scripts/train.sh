@@ -4,50 +4,26 @@
 #
 #   bash scripts/train.sh MODEL=models/my_model TRAIN=train.parquet VAL="aime24.parquet math500.parquet" [Hydra overrides]
 #
-# Arguments in capitals may also be environment variables:
+# Relative paths in Hydra overrides are relative to the repository. Arguments in capitals may also be environment
+# variables:
 #   MODEL    folder or Hugging Face hub id
 #   TRAIN    parquet files to train on, separated by spaces
 #   VAL      parquet files to validate on
-#   OUT      folder for checkpoints, rollouts and metrics (default: outputs/train/<last part of MODEL>)
+#   OUT      folder for checkpoints, metrics and (not with PRESET=grpo) rollouts
+#            (default: outputs/train/<last part of MODEL>-<PRESET>)
 #   PRESET   default, paper, released or grpo (default: default)
-#   TIER     cpu or gpu (default: gpu if there is nvidia-smi)
+#   TIER     cpu or gpu (default: gpu if nvidia-smi shows one)
 #   GPUS     GPUs of each machine to use (default: all; cpu: 1)
 #   PYTHON   interpreter with this repository installed (default: python; cpu: .venv/bin/python)
 set -euo pipefail
 
-repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-die() {
-  echo "train.sh: $*" >&2
-  exit 1
-}
-
-overrides=()
-for argument in "$@"; do
-  case "$argument" in
-    -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}" && exit ;;
-    MODEL=* | TRAIN=* | VAL=* | OUT=* | PRESET=* | TIER=* | GPUS=* | PYTHON=*)
-      printf -v "${argument%%=*}" '%s' "${argument#*=}" ;;
-    [A-Z]*=*) die "unknown argument ${argument%%=*}; bash scripts/train.sh --help lists them" ;;
-    *=* | '~'*) overrides+=("$argument") ;;
-    *) die "$argument is neither NAME=value nor a Hydra override; values with spaces need quotes" ;;
-  esac
-done
+# shellcheck source=scripts/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+parse "MODEL TRAIN VAL OUT PRESET TIER GPUS PYTHON" "$@"
 [[ -n "${MODEL:-}" && -n "${TRAIN:-}" && -n "${VAL:-}" ]] || die "MODEL, TRAIN and VAL are needed; --help explains"
-if [[ -z "${TIER:-}" ]]; then
-  TIER=cpu
-  command -v nvidia-smi >/dev/null && TIER=gpu
-fi
-case "$TIER" in
-  cpu) gpus="${GPUS:-1}" python="${PYTHON:-$repo/.venv/bin/python}" ;;
-  gpu) gpus="${GPUS:-$(nvidia-smi -L | wc -l)}" python="${PYTHON:-python}" ;;
-  *) die "TIER is $TIER; choose cpu or gpu" ;;
-esac
-command -v "$python" >/dev/null ||
-  die "there is no $python; run scripts/install_cpu.sh (without a GPU), or name an interpreter with PYTHON=..."
-python="$(realpath -s "$(command -v "$python")")"
-
-# The run itself starts in the repository, so whatever the user names becomes absolute first.
-listed() { # parquet files -> a Hydra list
+choose_machine
+find_model
+listed() { # parquet files -> a Hydra list of absolute paths
   local file files=""
   for file in $1; do
     [[ -f "$file" ]] || die "there is no file $file"
@@ -57,28 +33,39 @@ listed() { # parquet files -> a Hydra list
 }
 train="$(listed "$TRAIN")"
 val="$(listed "$VAL")"
-[[ ! -d "$MODEL" ]] || MODEL="$(realpath -s "$MODEL")"
-out="$(realpath -ms "${OUT:-$repo/outputs/train/${MODEL##*/}}")"
+preset="${PRESET:-default}"
+out="$(realpath -ms "${OUT:-$repo/outputs/train/${MODEL##*/}-$preset}")"
 mkdir -p "$out"
-cd "$repo"
-if [[ "$TIER" == cpu ]]; then
-  # shellcheck source=scripts/cpu_env.sh
-  source scripts/cpu_env.sh
+
+# verl goes on from any checkpoint that it finds: not from one of another run.
+settings="$(printf '%s\n' "MODEL=$MODEL" "TRAIN=$train" "VAL=$val" "PRESET=$preset" "TIER=$TIER" \
+  ${overrides[@]+"${overrides[@]}"} | grep -v '^trainer\.total_')"
+if [[ -f "$out/settings" && -f "$out/checkpoints/latest_checkpointed_iteration.txt" ]]; then
+  changed="$(diff "$out/settings" - <<<"$settings" | grep '^[<>]')" ||
+    echo "going on from the checkpoint of step $(<"$out/checkpoints/latest_checkpointed_iteration.txt") in $out"
+  [[ -z "$changed" ]] || die "$out holds checkpoints of a run with other settings (< then, > now):
+$changed
+Name another OUT; or remove $out/settings to go on from there all the same."
 fi
-# A file of its own for each start: verl's file logger begins its file anew.
-VERL_FILE_LOGGER_PATH="$out/metrics.$(date +%s).jsonl"
-export VERL_FILE_LOGGER_PATH
-exec "$python" -u -m recipe.critique_grpo.main_critique_grpo preset="${PRESET:-default}" tier="$TIER" \
+printf '%s\n' "$settings" >"$out/settings"
+
+enter_repo
+# Loggers run in a Ray worker, maybe on another node. Metrics get a file of their own for each start: verl's file logger
+# begins its file anew.
+environment=ray_kwargs.ray_init.runtime_env.env_vars
+exec "$python" -u -m recipe.critique_grpo.main_critique_grpo preset="$preset" tier="$TIER" \
   data.train_files="$train" \
   data.val_files="$val" \
   actor_rollout_ref.model.path="'$MODEL'" \
   actor_rollout_ref.actor.use_dynamic_bsz=true \
   critique_grpo.dump_dir="'$out/rollouts'" \
-  trainer.n_gpus_per_node="$gpus" \
+  trainer.n_gpus_per_node="$GPUS" \
   trainer.default_local_dir="'$out/checkpoints'" \
   trainer.save_freq=50 \
   trainer.test_freq=10 \
   trainer.experiment_name="'${out##*/}'" \
   trainer.logger='[console,file]' \
+  "+$environment.VERL_FILE_LOGGER_PATH='$out/metrics.$(date +%s).jsonl'" \
+  "+$environment.TENSORBOARD_DIR='$out/tensorboard'" \
   hydra.run.dir="'$out/hydra'" \
   ${overrides[@]+"${overrides[@]}"}

@@ -124,7 +124,7 @@ def test_greedy_and_sampled_runs_in_one_start_then_nothing_more_to_do(evaluate: 
     sampling = {"n": "3", "do_sample": "true", "temperature": "0.6", "top_p": "0.95"}
     assert {name: started[kwargs + name] for name in sampling} == sampling
     assert started["trainer.val_only"] == "true" and started["preset"] == "grpo" and started["tier"] == "cpu"
-    assert started["actor_rollout_ref.model.path"] == str(workplace / "model")
+    assert started["actor_rollout_ref.model.path"] == f"'{workplace}/model'"
     assert started["actor_rollout_ref.rollout.gpu_memory_utilization"] == "0.2"
     assert (started["data.max_prompt_length"], started["data.max_response_length"]) == ("1024", "64")
     assert metrics(workplace, "large")["pass@2"]["value"] == pytest.approx(2 / 3)  # one of three is correct
@@ -150,7 +150,7 @@ def test_on_gpus_the_batch_can_be_shared(evaluate: Eval, workplace: Path) -> Non
     assert evaluate(TIER="gpu", GPUS="4", MODEL="org/model", OUT="hub").returncode == 0
     assert evaluate(TIER="gpu", GPUS="4", MODEL="org/model", OUT="few", BENCHES="small", N="8").returncode == 0
     both, few = calls(workplace)
-    assert both["tier"] == "gpu" and both["actor_rollout_ref.model.path"] == "org/model"
+    assert both["tier"] == "gpu" and both["actor_rollout_ref.model.path"] == "'org/model'"
     assert both["trainer.n_gpus_per_node"] == both["actor_rollout_ref.rollout.n"] == "4"
     assert (both["data.train_batch_size"], few["data.train_batch_size"]) == ("8", "2")
     assert (both["data.max_prompt_length"], both["data.max_response_length"]) == ("2048", "8192")

@@ -1,0 +1,74 @@
+# What the scripts share; sourced after `set -euo pipefail`.
+repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+
+usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0"; } # the comment at the head of the script
+say() { printf '\n[%(%H:%M:%S)T] %s\n' -1 "$*"; }
+die() {
+  echo "${0##*/}: $*" >&2
+  exit 1
+}
+
+# parse "NAME NAME ..." ARGUMENTS: sets the variables that are given as NAME=value, and `overrides` for Hydra.
+overrides=()
+parse() {
+  local names=" $1 " argument
+  shift
+  for argument in "$@"; do
+    case "$argument" in
+      -h | --help) usage && exit ;;
+      [A-Z]*=*)
+        [[ "$names" == *" ${argument%%=*} "* ]] ||
+          die "unknown argument ${argument%%=*}; bash scripts/${0##*/} --help lists them"
+        printf -v "${argument%%=*}" '%s' "${argument#*=}"
+        ;;
+      *=* | '~'*) overrides+=("$argument") ;;
+      *) die "$argument is neither NAME=value nor a Hydra override; values with spaces need quotes" ;;
+    esac
+  done
+}
+
+# Sets TIER (cpu or gpu), GPUS and python, where the user does not.
+choose_machine() {
+  local visible=0
+  ! command -v nvidia-smi >/dev/null || visible="$(nvidia-smi -L 2>/dev/null | grep -c '^GPU')" || true
+  if [[ -z "${TIER:-}" ]]; then
+    TIER=cpu
+    ((visible == 0)) || TIER=gpu
+  fi
+  case "$TIER" in
+    cpu) GPUS="${GPUS:-1}" python="${PYTHON:-$repo/.venv/bin/python}" ;;
+    gpu) GPUS="${GPUS:-$visible}" python="${PYTHON:-python}" ;;
+    *) die "TIER is $TIER; choose cpu or gpu" ;;
+  esac
+  [[ "$GPUS" != 0 ]] || die "TIER is gpu and nvidia-smi shows no GPU; mend the driver, or use TIER=cpu"
+  whole GPUS "$GPUS"
+  find_python
+}
+
+# Makes `python` absolute, so that it is found after a change of folder.
+find_python() {
+  command -v "$python" >/dev/null ||
+    die "there is no $python; run scripts/install_cpu.sh (without a GPU), or name an interpreter with PYTHON=..."
+  python="$(realpath -s "$(command -v "$python")")"
+}
+
+whole() { [[ "$2" =~ ^[1-9][0-9]*$ ]] || die "$1 is $2; use a whole number from 1 on"; }
+
+# Makes MODEL absolute if it is a folder; anything else that looks like one is refused.
+find_model() {
+  if [[ -d "$MODEL" ]]; then
+    MODEL="$(realpath -s "$MODEL")"
+  elif [[ "$MODEL" == [./~]* || "$MODEL" == */*/* ]]; then
+    die "there is no folder $MODEL (MODEL)"
+  fi
+}
+
+# To the repository, where every run starts, with the environment of the tier.
+enter_repo() {
+  cd "$repo"
+  if [[ "$TIER" == cpu ]]; then
+    # shellcheck source=scripts/cpu_env.sh
+    source scripts/cpu_env.sh
+    [[ -d "${MODEL:-.}" ]] || export HF_HUB_OFFLINE=0 # a hub id may have to be downloaded
+  fi
+}
