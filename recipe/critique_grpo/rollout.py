@@ -80,7 +80,8 @@ class CritiqueRefinementWorker(AgentLoopWorker):
                 self.llm_client,
                 self._encode,
                 self._decode,
-                sampling={"temperature": self.rollout_config.temperature, "top_p": self.rollout_config.top_p},
+                sampling={name: self.rollout_config[name] for name in ("temperature", "top_p", "top_k")}
+                | unstreamed(self.rollout_config.name),
                 eos_token_id=self.tokenizer.eos_token_id,
                 max_model_len=self.rollout_config.max_model_len,
                 seeded=self.options.seed_requests,
@@ -97,11 +98,12 @@ class CritiqueRefinementWorker(AgentLoopWorker):
         critic = make_critic(self.options, self.templates, chat)
         self.stage: GroupStage[Row] = GroupStage(self.options, critic, self.clock)
         self._groups: dict[str, _Group] = {}
+        self._under_way: set[asyncio.Task[Any]] = set()
         self._unstreamed = unstreamed(self.rollout_config.name)
         self.turnstile = Turnstile()
 
     async def generate_sequences(self, batch: DataProto) -> DataProto:
-        """As verl's, with the stage clock restarted."""
+        """As verl's, with the stage clock restarted. If it fails, nothing that it has started goes on."""
         self.clock.restart()
         # Python's garbage collector would stop the event loop for half a second at a time, to go through all that is
         # imported. It has its turn between rollouts.
@@ -110,12 +112,17 @@ class CritiqueRefinementWorker(AgentLoopWorker):
             return await super().generate_sequences(batch)
         finally:
             gc.enable()
+            for task in self._under_way:  # there are none unless a row has failed, or verl has been cancelled
+                task.cancel()
+            await asyncio.gather(*self._under_way, return_exceptions=True)
+            self._groups.clear()
 
     async def _run_agent_loop(
         self, sampling_params: dict[str, Any], trajectory: dict[str, Any], **kwargs: Any
     ) -> _InternalAgentLoopOutput:
         if trajectory["validate"] or not self.options.active:
             return await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
+        self._track(asyncio.current_task())
         await self.turnstile.wait()  # a row is made, tokenised and sent
         uid = kwargs["uid"]
         if uid not in self._groups:
@@ -162,7 +169,13 @@ class CritiqueRefinementWorker(AgentLoopWorker):
             return result
 
         group.mixed = asyncio.ensure_future(mixed())
+        self._track(group.mixed)
         return group
+
+    def _track(self, task: asyncio.Task[Any] | None) -> None:
+        assert task is not None
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
 
     async def _refine(
         self,

@@ -6,8 +6,10 @@ from typing import Any
 
 import ray
 from omegaconf import DictConfig
+from ray.exceptions import RayTaskError
 
 from recipe.critique_grpo.config import ConfigError, CritiqueGRPOConfig, validate
+from recipe.critique_grpo.failure_budget import FailureBudgetExceeded
 from recipe.critique_grpo.prompts import load_templates
 from recipe.critique_grpo.versions import check_versions
 from verl_ext.chat_client import ChatClient, ChatError
@@ -63,9 +65,20 @@ class CritiqueGRPOTaskRunner:
 
 
 def train(config: DictConfig, task_runner_class: Any = CritiqueGRPOTaskRunner) -> None:
-    """Run verl's training under Ray with our trainer class, or another task runner."""
+    """Run verl's training under Ray with our trainer class, or another task runner.
+
+    A run that its failure budget stops ends with that message alone, not with the tracebacks of three processes.
+    """
     from verl.trainer.main_ppo import run_ppo
     from verl.utils.device import auto_set_device
 
     auto_set_device(config)
-    run_ppo(config, task_runner_class=task_runner_class)
+    try:
+        run_ppo(config, task_runner_class=task_runner_class)
+    except RayTaskError as error:
+        cause: BaseException = error
+        while isinstance(cause, RayTaskError):  # an actor's error in an actor's error
+            cause = cause.cause
+        if isinstance(cause, FailureBudgetExceeded):
+            sys.exit(f"critique_grpo: {cause}")
+        raise

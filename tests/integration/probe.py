@@ -6,8 +6,11 @@ With one rank it rolls out groups, measures gradients under several losses and w
 batch it measures the same gradients again, on however many ranks the overrides ask for.
 """
 
+import asyncio
 import json
+import re
 import sys
+import urllib.request
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,6 +51,7 @@ def probe(trainer: Any) -> None:
         batch = torch.load(paths.batch, weights_only=False)
     else:
         trainer.checkpoint_manager.update_weights(0)
+        result["aborts"] = asyncio.run(aborts(trainer))
         result["groups"] = {workers: rollout(trainer, workers)[1] for workers in (1, 2, 3)}
         batch, _ = rollout(trainer, 1)
         batch = with_advantages(trainer, batch)
@@ -62,6 +66,41 @@ def probe(trainer: Any) -> None:
     for name, rows in (("mixed", batch), ("refinements_only", refinements_only), ("plain", plain)):
         result[name] = {gamma: update(trainer, rows, gamma) for gamma in (0.1, 0.5)}
     Path(paths.result).write_text(json.dumps(result), encoding="utf-8")
+
+
+async def aborts(trainer: Any) -> dict[str, Any]:
+    """Four long requests to the policy's server, three of which are cancelled on their way."""
+    from recipe.critique_grpo.generators import PolicyClient, unstreamed
+    from recipe.critique_grpo.stage_clock import StageClock
+
+    client = PolicyClient.like(trainer.llm_server_manager.get_client(), clock=StageClock())
+    address = trainer.llm_server_manager.get_addresses()[0]
+
+    def counted(name: str) -> int:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as page:
+            return int(sum(map(float, re.findall(rf"^{name} (\S+)", page.read().decode(), re.MULTILINE))))
+
+    async def until(name: str, wanted: int) -> int:
+        for _ in range(200):
+            if await asyncio.to_thread(counted, name) == wanted:
+                break
+            await asyncio.sleep(0.05)
+        return await asyncio.to_thread(counted, name)
+
+    running, aborted = r"vllm:num_requests_running\{[^}]*\}", r"vllm:request_success_total\{[^}]*abort[^}]*\}"
+    params = {"max_tokens": 400, "ignore_eos": True, "temperature": 1.0, **unstreamed("vllm")}
+    requests = [
+        asyncio.ensure_future(client.generate(str(number), prompt_ids=[5, 6, 7], sampling_params=dict(params)))
+        for number in range(4)
+    ]
+    found: dict[str, Any] = {"running": await until(running, 4)}
+    for request in requests[1:]:
+        request.cancel()
+    found["running after"] = await until(running, 1)
+    found["aborted"] = await until(aborted, 3)
+    found["tokens"] = len((await requests[0]).token_ids)
+    found["left"] = await until(running, 0) + len(client._running)
+    return found
 
 
 def rollout(trainer: Any, workers: int) -> tuple[DataProto, dict[str, Any]]:
