@@ -1,9 +1,10 @@
 """A client of OpenAI-compatible chat endpoints for thousands of requests that must each come to an end.
 
 ``openai.AsyncOpenAI`` sends and retries: 408, 409, 429, 5xx, time-outs and broken connections are tried again after a
-jittered back-off (0.5 s doubling up to 8 s) or after the server's ``Retry-After``. Around it are bounded concurrency, a
-bound on the time of a whole request, a disk cache, and one kind of error. An answer with status 200 that is no chat
-completion (a proxy's log-in page, a broken server) is an error at once: to ask again would bring the same.
+jittered back-off (0.5 s doubling up to 8 s) or after the server's ``Retry-After``, unless that is longer than two
+minutes: then the request has failed at once. Around it are bounded concurrency, a bound on the time of a whole request,
+a disk cache, and one kind of error. An answer with status 200 that is no chat completion (a proxy's log-in page, a
+broken server) is an error at once: to ask again would bring the same.
 
 The API key is read from the environment. It is in no message, repr, log line or cache entry of this module.
 """
@@ -14,25 +15,26 @@ import hashlib
 import json
 import logging
 import os
+import re
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol, TypeVar
-from urllib.parse import urlsplit
 
 import diskcache
 import openai
 
 from verl_ext.turnstile import Turnstile
 
-MAX_BACK_OFF_S = 8.0
-"""openai's longest pause before a retry when the server names none."""
+MAX_PAUSE_S = 120.0
+"""openai's longest pause before a retry: a ``Retry-After`` up to this is waited for, after a longer one it gives up."""
 
 PLACEHOLDER_KEY = "EMPTY"
 """What a server of one's own is sent when there is no key; vLLM accepts any."""
 
 _OWN_FIELDS = {"model", "messages", "seed", "n", "stream", "max_tokens", "max_completion_tokens"}
+_URL = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?(/[^\s?#]*)?", re.ASCII | re.IGNORECASE)
 _CACHE_ERRORS = (sqlite3.Error, diskcache.Timeout, OSError, ValueError, TypeError)
 
 logger = logging.getLogger(__name__)
@@ -51,7 +53,14 @@ class Reply:
 
 
 class ChatError(RuntimeError):
-    """The request failed for good; the message says how and where, and never the key."""
+    """The request failed for good; the message says how and where, and never the key.
+
+    ``retries``: how often it was sent again before, 0 also where that is not known.
+    """
+
+    def __init__(self, message: str, retries: int = 0) -> None:
+        super().__init__(message)
+        self.retries = retries
 
 
 class Chat(Protocol):
@@ -62,6 +71,14 @@ class Chat(Protocol):
     """
 
     async def __call__(self, messages: list[dict[str, str]], *, seed: int, max_tokens: int) -> Reply: ...
+
+
+def is_plain_url(url: str) -> bool:
+    """Whether this is ``http(s)://host[:port][/path]``, without the parts in which people put secrets.
+
+    A user name, a password or a query would stand in httpx's log lines; a query would moreover not be sent as meant.
+    """
+    return _URL.fullmatch(url) is not None
 
 
 def api_key(base_url: str | None, api_key_env: str) -> str:
@@ -86,17 +103,21 @@ class ChatClient:
     """A ``Chat`` behind an endpoint. To be used from one event loop; ``close`` it at the end.
 
     Args:
-        base_url: where the API is, e.g. ``http://127.0.0.1:8000/v1``; None for OPENAI_BASE_URL or OpenAI itself.
+        base_url: where the API is (``is_plain_url``), e.g. ``http://127.0.0.1:8000/v1``; None for OPENAI_BASE_URL or
+            OpenAI itself.
         model: the model's name at that server.
         api_key_env: name of the environment variable with the key.
-        sampling: further fields of the request (temperature, top_p, and whatever else the server knows).
-        max_concurrency: requests under way at a time; the others wait.
+        sampling: further fields of the request (temperature, top_p, and whatever else the server knows); None for none.
+        max_concurrency: requests under way at a time; the others wait. openai opens 1000 connections at most, so more
+            than that would wait for one until they time out.
         timeout_s: seconds without a sign of the server after which a try has failed.
-        max_retries: tries after the first. With their back-offs they bound the whole request in time.
+        max_retries: tries after the first. The whole request ends after ``(max_retries + 1) * timeout_s`` seconds and
+            ``MAX_PAUSE_S`` for each retry at the latest, whatever the server does.
         cache_dir: folder of replies on a local disk, to which requests seen before are not sent again; None for none.
 
     Raises:
-        ChatError: no key, ``sampling`` holds what the caller decides or what JSON cannot say, or no usable cache.
+        ChatError: no key, an address that is not plain, ``sampling`` holds what the caller decides or what JSON cannot
+            say, or no usable cache.
     """
 
     def __init__(
@@ -105,27 +126,35 @@ class ChatClient:
         base_url: str | None,
         model: str,
         api_key_env: str,
-        sampling: dict[str, Any],
+        sampling: dict[str, Any] | None,
         max_concurrency: int,
         timeout_s: float,
         max_retries: int,
         cache_dir: str | None,
     ) -> None:
+        sampling = sampling or {}
         if taken := sorted(_OWN_FIELDS & set(sampling)):
             raise ChatError(f"sampling must not hold {', '.join(taken)}: these are set for each request.")
         try:
             json.dumps(sampling)
         except TypeError as error:
             raise ChatError(f"sampling has a value that cannot be sent ({error}).") from error
+        name, url = "base_url", base_url
+        if url is None:
+            name, url = "OPENAI_BASE_URL", os.environ.get("OPENAI_BASE_URL")
+        if url is not None and not is_plain_url(url):
+            raise ChatError(
+                f"{name} is not of the form http(s)://host[:port]/path: leave out user name, password and query, and "
+                "put the key into the environment variable named by api_key_env."
+            )
         self.model = model
         self._sampling = dict(sampling)
         self._key = api_key(base_url, api_key_env)
         self._client = openai.AsyncOpenAI(
             base_url=base_url, api_key=self._key, timeout=timeout_s, max_retries=max_retries
         )
-        url = urlsplit(str(self._client.base_url))  # a name and password in the URL, or a query, are nobody's business
-        self._endpoint = f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
-        self._limit_s = (max_retries + 1) * timeout_s + max_retries * MAX_BACK_OFF_S
+        self._endpoint = str(self._client.base_url)
+        self._limit_s = (max_retries + 1) * timeout_s + max_retries * MAX_PAUSE_S
         self._slots = asyncio.Semaphore(max_concurrency)
         self._turnstile = Turnstile()
         self._cache = None if cache_dir is None else _ReplyCache(cache_dir)
@@ -164,24 +193,29 @@ class ChatClient:
             messages=messages,  # type: ignore[arg-type]
             extra_body=body,
         )
+        retries = 0
         try:
             raw = await asyncio.wait_for(request, self._limit_s)
-            return replace(_read(raw.http_response.content), retries=raw.retries_taken)
+            retries = raw.retries_taken
+            return replace(_read(raw.http_response.content), retries=retries)
         except asyncio.TimeoutError:  # noqa: UP041  (the built-in one from Python 3.11 on)
             problem = f"no complete answer within {self._limit_s:g} s, retries included"
         except _NoCompletion as error:
             problem = str(error)
         except openai.APIStatusError as error:
-            problem = f"status {error.status_code}{_retries(error)}: {error.message}"
+            retries = _retries(error)
+            pause = error.response.headers.get("retry-after")
+            asked = "" if pause is None else f", Retry-After {pause}"
+            problem = f"status {error.status_code}{_after(retries)}{asked}: {error.message}"
         except openai.APIConnectionError as error:  # time-outs too
-            cause = error.__cause__
+            retries, cause = _retries(error), error.__cause__
             detail = f" ({type(cause).__name__}: {cause})" if cause is not None else ""
-            problem = f"{error.message.rstrip('.')}{_retries(error)}{detail}"
+            problem = f"{error.message.rstrip('.')}{_after(retries)}{detail}"
         except openai.OpenAIError as error:
             problem = f"{type(error).__name__}: {error}"
         # Without the original error: it may quote what the server echoed. Servers do echo keys that they refuse.
         hidden = " ".join(problem.split()).replace(self._key, "[key]")
-        raise ChatError(f"{self.model} at {self._endpoint}: {hidden:.400}") from None
+        raise ChatError(f"{self.model} at {self._endpoint}: {hidden:.400}", retries) from None
 
 
 class _NoCompletion(ValueError):
@@ -211,10 +245,13 @@ def _read(content: bytes) -> Reply:
     return Reply(text, tokens if isinstance(tokens, int) else 0, finished=reason != "length")
 
 
-def _retries(error: openai.APIStatusError | openai.APIConnectionError) -> str:
+def _retries(error: openai.APIStatusError | openai.APIConnectionError) -> int:
     """How often openai tried again; it numbers its requests in a header."""
-    count = error.request.headers.get("x-stainless-retry-count", "0")
-    return "" if count == "0" else f" after {count} retries"
+    return int(error.request.headers.get("x-stainless-retry-count", "0"))
+
+
+def _after(retries: int) -> str:
+    return f" after {retries} retries" if retries else ""
 
 
 def _digest(request: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 Cheap to import (no torch, no verl). Every option is documented in ``config/critique_grpo_trainer.yaml``.
 """
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,7 +46,7 @@ class EndpointConfig:
     base_url: str | None = None
     model: str | None = None
     api_key_env: str = "OPENAI_API_KEY"
-    sampling: dict[str, Any] = field(default_factory=dict)
+    sampling: dict[str, Any] | None = None
     max_concurrency: int = 64
     timeout_s: float = 120.0
     max_retries: int = 5
@@ -115,8 +116,8 @@ def from_config(config: DictConfig) -> CritiqueGRPOConfig:
         ConfigError: unknown option, wrong type or value out of range, naming the option.
     """
     for name in ("judge.sampling", "generator.sampling"):  # OmegaConf would not say which option it is
-        sampling = OmegaConf.select(config, f"critique_grpo.{name}", default={})
-        if not isinstance(sampling, dict | DictConfig):
+        sampling = OmegaConf.select(config, f"critique_grpo.{name}")
+        if not isinstance(sampling, dict | DictConfig | None):
             raise ConfigError(f"critique_grpo.{name} is {sampling}; use fields of the request, such as {{top_p: 0.9}}.")
     try:
         merged = OmegaConf.merge(OmegaConf.structured(CritiqueGRPOConfig), config.get("critique_grpo", {}))
@@ -166,10 +167,29 @@ def _check_judging(options: CritiqueGRPOConfig) -> None:
     for name, endpoint in (("judge", options.judge), ("generator", options.generator)):
         if used[name] and not endpoint.model:
             raise ConfigError(f"critique_grpo.{name}.model is not set: name the model to ask at {name}.base_url.")
-        if endpoint.max_concurrency < 1 or endpoint.max_retries < 0 or not endpoint.timeout_s > 0:
+        _check_endpoint(name, endpoint)
+
+
+def _check_endpoint(name: str, endpoint: EndpointConfig) -> None:
+    """Used or not: what is set is printed and written. A value that may be a secret is not repeated."""
+    if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", endpoint.api_key_env):
+        raise ConfigError(
+            f"critique_grpo.{name}.api_key_env is not the name of an environment variable (letters, digits and _): "
+            "export the key in a variable, and name that variable here."
+        )
+    if endpoint.base_url is not None:
+        from verl_ext.chat_client import is_plain_url  # which imports openai
+
+        if not is_plain_url(endpoint.base_url):
             raise ConfigError(
-                f"critique_grpo.{name}: max_concurrency must be at least 1, max_retries at least 0, timeout_s above 0."
+                f"critique_grpo.{name}.base_url is not of the form http(s)://host[:port]/path. Leave out user name, "
+                "password and query: put the key into the environment variable named by api_key_env."
             )
+    if not 1 <= endpoint.max_concurrency <= 1000 or endpoint.max_retries < 0 or not endpoint.timeout_s > 0:
+        raise ConfigError(
+            f"critique_grpo.{name}: max_concurrency must be 1 to 1000 (openai's connections), max_retries at least 0, "
+            "timeout_s above 0."
+        )
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

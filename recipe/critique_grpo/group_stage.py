@@ -210,7 +210,13 @@ class _Refined(Generic[Row]):
     def record(self) -> RefinementRecord:
         sample = self.sample
         return RefinementRecord(
-            self.slot, sample.text, sample.score, sample.tokens, generator=sample.generator, critique=self.critique
+            self.slot,
+            sample.text,
+            sample.score,
+            sample.tokens,
+            generator=sample.generator,
+            mean_log_prob=sample.mean_log_prob,
+            critique=self.critique,
         )
 
 

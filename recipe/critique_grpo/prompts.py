@@ -26,6 +26,7 @@ REQUIRED_FIELDS = {
     "retry": set(),
 }
 
+_OPTION = "critique_grpo.critique.templates"
 _VERDICT_LABEL = "verdict:"
 
 
@@ -88,36 +89,40 @@ def load_templates(path: str | None) -> Templates:
     try:
         replaced = OmegaConf.to_container(OmegaConf.load(path))
     except FileNotFoundError as error:
-        raise ConfigError(f"critique_grpo.critique.templates: there is no file {path}.") from error
+        raise ConfigError(f"{_OPTION}: there is no file {path}.") from error
     except (YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{path}: not a YAML file of templates ({str(error).splitlines()[0]}).") from error
+        raise ConfigError(f"{_OPTION}: {path}: not a YAML file of templates ({str(error).splitlines()[0]}).") from error
     known = {field.name for field in fields(Templates)}
     if not isinstance(replaced, dict) or not set(replaced) <= known:
-        raise ConfigError(f"{path}: expected a mapping with names among {sorted(known)}, got {replaced!r:.200}.")
+        raise ConfigError(
+            f"{_OPTION}: {path}: expected a mapping with names among {sorted(known)}, got {replaced!r:.200}."
+        )
     for name, template in replaced.items():
-        _check_template(path, str(name), template)
+        _check_template(f"{_OPTION}: {path}", str(name), template)
     return Templates(**{str(name): template for name, template in replaced.items()})
 
 
-def _check_template(path: str, name: str, template: object) -> None:
+def _check_template(where: str, name: str, template: object) -> None:
     if not isinstance(template, str):
-        raise ConfigError(f"{path}: template {name!r} must be a text, got {template!r:.80}.")
+        raise ConfigError(f"{where}: template {name!r} must be a text, got {template!r:.80}.")
     try:
         found = {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}
     except ValueError as error:
-        raise ConfigError(f"{path}: template {name!r} is no format string ({error}); double literal braces.") from error
+        raise ConfigError(
+            f"{where}: template {name!r} is no format string ({error}); double literal braces."
+        ) from error
     required = REQUIRED_FIELDS[name]
     if not required <= found <= required | {"question"}:
         raise ConfigError(
-            f"{path}: template {name!r} must contain the fields {sorted(required)} and may contain 'question'; it "
+            f"{where}: template {name!r} must contain the fields {sorted(required)} and may contain 'question'; it "
             f"contains {sorted(found)}. Write literal braces double, as in \\boxed{{{{}}}}."
         )
     if name in ("cot", "cot_reference") and _VERDICT_LABEL not in template.lower():
         raise ConfigError(
-            f"{path}: template {name!r} must ask for a last line 'Verdict: correct' or 'Verdict: incorrect'; without "
+            f"{where}: template {name!r} must ask for a last line 'Verdict: correct' or 'Verdict: incorrect'; without "
             "one no critique could be used."
         )
     try:
         template.format(**dict.fromkeys(found, "text"))
     except ValueError as error:
-        raise ConfigError(f"{path}: template {name!r} cannot be filled in ({error}).") from error
+        raise ConfigError(f"{where}: template {name!r} cannot be filled in ({error}).") from error

@@ -25,7 +25,8 @@ class ResponseRecord:
 class RefinementRecord:
     """One refinement; ``refined_from`` is the slot of the response that was refined.
 
-    ``generator``: who wrote it, "policy" or "endpoint". ``critique``: of the refinement itself, where that decides the
+    ``generator``: who wrote it, "policy" or "endpoint". ``mean_log_prob``: per token under the refinement prompt, where
+    the selection asks for it. ``critique``: of the refinement itself, where that decides the
     reward.
     """
 
@@ -34,6 +35,7 @@ class RefinementRecord:
     score: float
     tokens: int
     generator: str = "policy"
+    mean_log_prob: float | None = None
     critique: Critique | None = None
     selected: bool = False
 
@@ -125,7 +127,7 @@ def dump_rollout(records: Sequence[GroupRecord], folder: str, step: int) -> Path
 
 
 def _without_texts(item: AnyRecord) -> AnyRecord:
-    critique = item.critique and replace(item.critique, text=None)
+    critique = item.critique and replace(item.critique, text=None, reason="")  # a reason may quote an answer
     return replace(item, text="", critique=critique)
 
 

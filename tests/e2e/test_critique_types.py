@@ -22,7 +22,7 @@ FAULTS = (
     "incorrect,429:0.05,incorrect,500,huge,correct,noverdict,incorrect,hang,empty,garbage,incorrect,drop,incorrect,half"
 )
 #: SmolLM2 gives no verdict of its own accord, let alone a random model. vLLM holds their critiques to this form.
-FORM = r"[A-Za-z0-9 .,=+-]{20,60}\n\nVerdict: (correct|incorrect)"
+FORM = r"[A-Za-z0-9 .,=+-]{10,30}\n\nVerdict: (correct|incorrect)"
 KEY = "sk-" + "0f1e2d3c" * 4  # nobody's
 Dump = list[dict[str, Any]]
 
@@ -91,20 +91,20 @@ def runs(
             # First, so that both start from the same weights.
             "first": {"critique": {"type": "indicative_gt"}},
             "second": {"critique": {"type": "indicative_gt"}},
-            **{name: {"critique": {"type": name}} for name in ("indicative", "retry", "inverted", "random")},
-            "likeliest": {"refinement": {"selection": "likeliest", "num": 2, "trigger": "always"}},
+            **{name: {"critique": {"type": name}} for name in ("retry", "inverted", "random")},
+            "indicative": {"critique": {"type": "indicative"}, "refinement": {"selection": "likeliest", "num": 2}},
             "self": {
                 "critique": {
                     "type": "self",
                     "reference": False,
                     "fallback": "indicative",
-                    "max_tokens": 80,
+                    "max_tokens": 48,
                     "failure_budget": 1.0,
                 }
             },
             "faulty": {
                 "critique": {"type": "cot", "attempts": 2, "failure_budget": 1.0},
-                "judge": judge(faulty, timeout_s=8),
+                "judge": judge(faulty, timeout_s=5),
             },
             "rewarding": {
                 "critique": {"type": "cot"},
@@ -120,7 +120,7 @@ def runs(
                 "generator": judge(stronger),
             },
             "cot": {
-                "critique": {"type": "cot", "attempts": 2, "max_tokens": 80, "cap_tokens": 8, "failure_budget": 1.0},
+                "critique": {"type": "cot", "attempts": 2, "max_tokens": 48, "cap_tokens": 8, "failure_budget": 1.0},
                 "judge": judge(real, sampling={"temperature": 0.7, "structured_outputs": {"regex": FORM}}),
             },
         }
@@ -168,12 +168,12 @@ def critiques(groups: Dump) -> Dump:
     return [response["critique"] for group in groups for response in group["responses"]]
 
 
-TRAINED = ["likeliest", "indicative", "retry", "inverted", "random", "self", "faulty", "rewarding", "stronger", "cot"]
+TRAINED = ["indicative", "retry", "inverted", "random", "self", "faulty", "rewarding", "stronger", "cot"]
 
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_training_goes_through(runs: dict[str, Any], name: str) -> None:
-    run, k = runs[name], 2 if name == "likeliest" else 1
+    run, k = runs[name], 2 if name == "indicative" else 1
     assert run["error"] is None
     assert len(run["steps"]) == STEPS
     assert len(run["groups"]) == STEPS * GROUPS

@@ -88,7 +88,7 @@ async def aborts(trainer: Any) -> dict[str, Any]:
         return await asyncio.to_thread(counted, name)
 
     running, aborted = r"vllm:num_requests_running\{[^}]*\}", r"vllm:request_success_total\{[^}]*abort[^}]*\}"
-    params = {"max_tokens": 400, "ignore_eos": True, "temperature": 1.0, **unstreamed("vllm")}
+    params = {"max_tokens": 1800, "ignore_eos": True, "temperature": 1.0, **unstreamed("vllm")}
     requests = [
         asyncio.ensure_future(client.generate(str(number), prompt_ids=[5, 6, 7], sampling_params=dict(params)))
         for number in range(4)

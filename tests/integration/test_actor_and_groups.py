@@ -20,7 +20,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def one_rank(folder: Path, overrides: list[str], cpu_environment: dict[str, str]) -> dict[str, Any]:
     command = [sys.executable, str(PROBE), str(folder / "one.json"), str(folder / "batch.pt"), *overrides]
-    command += ["actor_rollout_ref.rollout.agent.num_workers=3", "actor_rollout_ref.rollout.disable_log_stats=false"]
+    command += ["actor_rollout_ref.rollout.agent.num_workers=3", "actor_rollout_ref.rollout.max_model_len=2048"]
+    command += ["actor_rollout_ref.rollout.disable_log_stats=false"]
     run_logged(command, folder / "one.log", cpu_environment, timeout=600)
     return json.loads((folder / "one.json").read_text())
 
@@ -36,7 +37,7 @@ def test_groups_are_whole_with_any_number_of_workers(one_rank: dict[str, Any], w
 
 
 def test_a_cancelled_request_ends_in_vllm(one_rank: dict[str, Any]) -> None:
-    assert one_rank["aborts"] == {"running": 4, "running after": 1, "aborted": 3, "tokens": 400, "left": 0}
+    assert one_rank["aborts"] == {"running": 4, "running after": 1, "aborted": 3, "tokens": 1800, "left": 0}
 
 
 def test_gamma_changes_the_gradient_of_refinement_rows_only(one_rank: dict[str, Any]) -> None:

@@ -1,9 +1,10 @@
+import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from verl_ext.chat_client import ChatClient, ChatError, api_key
+from verl_ext.chat_client import ChatClient, ChatError, api_key, is_plain_url
 
 pytestmark = pytest.mark.unit
 
@@ -68,3 +69,51 @@ def test_a_key_that_cannot_be_sent_is_refused_without_showing_it(monkeypatch: py
 def test_sampling_that_cannot_be_sent_is_refused(sampling: dict[str, Any]) -> None:
     with pytest.raises(ChatError, match="sampling"):
         make(sampling=sampling)
+
+
+PLAIN = [
+    "http://127.0.0.1:8000/v1",
+    "https://judge-host.example.org/openai/v1/",
+    "HTTPS://host",
+    "http://[::1]:8000/v1",
+    "https://host/client/@cf/v1",
+]
+NOT_PLAIN = [
+    "http://me:hunter2@127.0.0.1:9/v1",
+    "http://hunter2@127.0.0.1:9/v1",
+    "http://127.0.0.1:9/v1?api-key=hunter2",
+    "http://127.0.0.1:9/v1#hunter2",
+    "http://127.0.0.1:9/hunter2 /v1",
+    "http://127.0.0.1:hunter2/v1",
+    "http://h\u00fcnter2/v1",
+    "hunter2:9/v1",
+    "ftp://hunter2/v1",
+    "http:///hunter2",
+    "",
+]
+
+
+@pytest.mark.parametrize("url", PLAIN)
+def test_a_plain_address_is_taken(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert is_plain_url(url)
+    make(base_url=url)
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    make(base_url=None)
+
+
+@pytest.mark.parametrize("url", NOT_PLAIN)
+def test_an_address_that_may_hold_a_secret_or_cannot_be_asked_is_refused_without_showing_it(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ChatError, match=r"^base_url is not of the form http\(s\)://") as error:
+        make(base_url=url)
+    assert "hunter2" not in str(error.value)
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    with pytest.raises(ChatError, match="^OPENAI_BASE_URL is not of the form") as error:
+        make(base_url=None)
+    assert "hunter2" not in str(error.value)
+
+
+def test_an_error_keeps_its_retries_on_its_way_to_another_process() -> None:
+    error = pickle.loads(pickle.dumps(ChatError("gone", retries=3)))
+    assert (str(error), error.retries, ChatError("gone").retries) == ("gone", 3, 0)

@@ -46,14 +46,14 @@ def test_every_critique_type_is_valid(kind: str) -> None:
 @pytest.mark.parametrize("option", [name for name in OPTIONS if name.split(".")[0] in ("judge", "generator")])
 def test_judge_and_generator_are_set_apart(option: str) -> None:
     """They share a YAML anchor, not their values."""
-    value = {"x": 1} if option.endswith("sampling") else "7"
+    value = {"sampling": {"x": 1}, "base_url": "http://seven", "api_key_env": "SEVEN"}.get(option.split(".")[1], "7")
     options = leaves(asdict(from_config(own(**{option: value}))))
     assert [name for name in OPTIONS if options[name] != OPTIONS[name]] == [option]
 
 
 def test_a_judge_can_be_asked_without_a_temperature() -> None:
     """Some servers refuse it."""
-    assert from_config(own(**{"judge.sampling": {}})).judge.sampling == {}
+    assert from_config(own(**{"judge.sampling": None})).judge.sampling is None
 
 
 @pytest.mark.parametrize("k", [0, 1, 7])
@@ -144,25 +144,6 @@ def test_a_value_in_the_place_of_a_group_of_options_is_refused() -> None:
 @pytest.mark.parametrize("option", ["refinement.nums", "refinement.seed", "loss.gama", "judge.api_key", "refine"])
 def test_an_unknown_option_is_named(option: str) -> None:
     assert option.rsplit(".", 1)[-1] in refusal(**{f"critique_grpo__{option.replace('.', '__')}": 1})
-
-
-@pytest.mark.parametrize("name", ["judge", "generator"])
-@pytest.mark.parametrize(
-    ("option", "value"), [("max_concurrency", 0), ("max_retries", -1), ("timeout_s", 0.0), ("timeout_s", float("nan"))]
-)
-def test_an_endpoint_needs_bounds(name: str, option: str, value: float) -> None:
-    with pytest.raises(ConfigError) as error:
-        from_config(own(**{f"{name}.{option}": value}))
-    assert f"critique_grpo.{name}" in str(error.value) and option in str(error.value)
-
-
-def test_who_is_asked_needs_a_name() -> None:
-    for asked, name in (("critique.type", "judge"), ("refinement.generator", "generator")):
-        who = {asked: "cot" if name == "judge" else "endpoint"}
-        for model in (None, ""):
-            with pytest.raises(ConfigError, match=f"critique_grpo.{name}.model is not set"):
-                from_config(own(**who, **{f"{name}.model": model}))
-        from_config(own(**who, **{f"{name}.model": "strong"}))
 
 
 @pytest.mark.parametrize("kind", ["cot", "self"])

@@ -203,6 +203,11 @@ def rewound():
         kept = CPUModelRunner._bookkeeping_sync(runner)
     return [first[0] != second[0], first[1] == second[1], kept, sorted(runner.input_batch.generators)]
 @fact
+def sleep_mode():
+    from vllm.platforms import current_platform
+    return current_platform.is_sleep_mode_available()
+
+@fact
 def offsets():
     from vllm.v1.worker.gpu_model_runner import GPUModelRunner
     try:
@@ -426,6 +431,12 @@ def test_upstream_5_vllm_drops_packed_weights(cpu: Facts) -> None:
 @CPU_BUILD
 def test_upstream_6_received_weights_are_views(cpu: Facts) -> None:
     assert cpu["received_before"] == ["w", True, True, True]
+
+
+@CPU_BUILD
+def test_upstream_8_vllm_cannot_sleep_on_a_cpu(cpu: Facts) -> None:
+    """So ``free_cache_engine`` and ``enable_sleep_mode`` are off in ``tier=cpu``."""
+    assert cpu["sleep_mode"] is False
 
 
 @CPU_BUILD

@@ -3,6 +3,7 @@
 import asyncio
 import pickle
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -81,25 +82,46 @@ UNUSABLE = [
 ]
 
 
+WHY = [
+    "an answer does not end in a verdict; its end is 'Hard to say.'.",
+    "an answer was cut off at critique.max_tokens (1024).",
+    "an answer does not end in a verdict; its end is ''.",
+    "an answer does not end in a verdict; its end is '<think>Step 1",
+    "an answer has 20019 characters where 1024 tokens were asked for.",
+    "the verdict was correct, the rule-based score says incorrect.",
+]
+
+
 @pytest.mark.parametrize("unusable", UNUSABLE)
 async def test_an_unusable_verdict_is_asked_for_again(unusable: Reply) -> None:
     assert await ask(unusable, unusable, WRONG) == Critique(WRONG, verdict=False, retries=2, tokens=16)
 
 
-@pytest.mark.parametrize("unusable", UNUSABLE)
-async def test_after_all_attempts_a_fallback_stands_in(unusable: Reply) -> None:
-    assert await ask(unusable) == Critique("wrong, 7", valid=False, retries=2, tokens=9)
+@pytest.mark.parametrize(("unusable", "why"), list(zip(UNUSABLE, WHY, strict=True)))
+async def test_after_all_attempts_a_fallback_stands_in_and_says_why(unusable: Reply, why: str) -> None:
+    critique = await ask(unusable)
+    assert critique == Critique("wrong, 7", valid=False, retries=2, tokens=9, reason=critique.reason)
+    assert critique.reason.startswith(why)
+
+
+async def test_the_reason_is_that_of_the_last_answer() -> None:
+    assert (await ask(RIGHT, NO_VERDICT)).reason == WHY[0]
+    assert (await ask(NO_VERDICT, ChatError("gone"))).reason == "gone"
+    assert (await ask(NO_VERDICT, WRONG)).reason == ""
 
 
 async def test_a_verdict_of_incorrect_on_a_right_response_is_a_contradiction_too() -> None:
     assert await ask(WRONG, RIGHT, correct=True) == Critique(RIGHT, verdict=True, retries=1, tokens=20)
-    assert await ask(WRONG, correct=True, fallback="indicative") == Critique("right", valid=False, retries=2, tokens=30)
+    why = "the verdict was incorrect, the rule-based score says correct."
+    assert await ask(WRONG, correct=True, fallback="indicative") == Critique(
+        "right", valid=False, retries=2, tokens=30, reason=why
+    )
 
 
 @pytest.mark.parametrize(("fallback", "text"), [("indicative", "wrong"), ("indicative_gt", "wrong, 7"), ("skip", None)])
 async def test_the_fallback_is_the_configured_one(fallback: str, text: str | None) -> None:
     critique = await ask(NO_VERDICT, fallback=fallback)
-    assert critique == Critique(text, valid=False, retries=2, tokens=9)
+    assert critique == Critique(text, valid=False, retries=2, tokens=9, reason=WHY[0])
 
 
 async def test_every_attempt_has_its_own_seed_and_seeds_can_be_repeated() -> None:
@@ -113,19 +135,20 @@ async def test_every_attempt_has_its_own_seed_and_seeds_can_be_repeated() -> Non
 
 
 async def test_one_attempt_is_not_repeated() -> None:
-    assert await ask(NO_VERDICT, attempts=1) == Critique("wrong, 7", valid=False, tokens=3)
+    assert await ask(NO_VERDICT, attempts=1) == Critique("wrong, 7", valid=False, tokens=3, reason=WHY[0])
 
 
 async def test_an_error_is_not_asked_again() -> None:
     """The client has done that."""
     chat = ScriptedChat(ChatError("gone"))
-    assert await judge(chat).critique(subject()) == Critique("wrong, 7", valid=False, error=True)
+    assert await judge(chat).critique(subject()) == Critique("wrong, 7", valid=False, error=True, reason="gone")
     assert len(chat.seeds) == 1
 
 
 async def test_what_was_spent_before_an_error_is_counted() -> None:
-    critique = await ask(NO_VERDICT, ChatError("gone"))
-    assert critique == Critique("wrong, 7", valid=False, retries=1, tokens=3, error=True)
+    """Requests that were sent again and failed all the same too."""
+    critique = await ask(replace(NO_VERDICT, retries=2), ChatError("gone", retries=3))
+    assert critique == Critique("wrong, 7", valid=False, retries=1, resent=5, tokens=3, error=True, reason="gone")
 
 
 # --- the verdict decides about the reward ---------------------------------------------------------------------------
@@ -164,7 +187,8 @@ async def test_a_dead_judge_stops_the_run_once_the_warm_up_is_over() -> None:
     message = str(error.value)
     assert "failure_budget is 0.2" in message and "51 of this worker's last 51" in message
     assert "fallbacks: 51 times the judge could not be asked. The last" in message
-    assert "m at http://judge: status 500. Look" in message and "critique_grpo.judge" in message
+    assert "m at http://judge: status 500. Earlier reasons stand in the workers' log" in message
+    assert "for the steps before this one, in critique_grpo.dump_dir" in message and "critique_grpo.judge" in message
     assert str(pickle.loads(pickle.dumps(error.value))) == message  # it has to leave a Ray actor
 
 
@@ -227,7 +251,7 @@ async def over_http(
             api_key_env="NO_SUCH_KEY",
             sampling={},
             max_concurrency=4,
-            timeout_s=0.5,
+            timeout_s=0.5 if "hang" in script else 10.0,
             max_retries=2,
             cache_dir=None,
         )
@@ -262,7 +286,8 @@ FAILED = Critique("wrong, 7", valid=False, error=True)
         ("correct", FELL_BACK, 3),
         ("empty", FELL_BACK, 3),
         ("huge", FELL_BACK, 3),
-        ("500", FAILED, 3),
+        ("500", replace(FAILED, resent=2), 3),
+        ("500x2,html", replace(FAILED, resent=2), 3),
         ("html", FAILED, 1),
         ("garbage", FAILED, 1),
         ("401", FAILED, 1),
@@ -270,7 +295,8 @@ FAILED = Critique("wrong, 7", valid=False, error=True)
 )
 async def test_each_fault_ends_as_it_should(script: str, expected: Critique, requests: int) -> None:
     critiques, behaviours = await over_http(script)
-    assert critiques == [expected]
+    assert [replace(critique, reason="") for critique in critiques] == [expected]
+    assert [bool(critique.reason) for critique in critiques] == [not expected.valid]
     assert len(behaviours) == requests
 
 

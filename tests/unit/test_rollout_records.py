@@ -104,11 +104,11 @@ def test_a_record_without_texts_gives_the_same_metrics_and_reason() -> None:
 def test_texts_travel_only_when_they_will_be_dumped() -> None:
     assert refined_group().for_transport(with_texts=True) == refined_group()
     original = refined_group()
-    original.refinements[0].critique = Critique("no good")
+    original.refinements[0].critique = Critique("no good", valid=False, reason="its end is 'Verdict: maybe'")
     untouched = deepcopy(original)
     travelling = json.dumps(asdict(original.for_transport(with_texts=False)), ensure_ascii=False)
     assert original == untouched  # which keeps its texts
-    for text in ("wrong 0", "no 0", "no good", "still wrong", "right", "Wie groß", "2π"):
+    for text in ("wrong 0", "no 0", "no good", "still wrong", "right", "Wie groß", "2π", "maybe"):
         assert text not in travelling
 
 
@@ -139,6 +139,14 @@ def test_dump_is_a_group_a_line(tmp_path: Path) -> None:
     records = [refined_group(), plain_group()]
     assert lines == [{**asdict(record), "reason": record.reason()} for record in records]
     assert [file.name for file in folder.iterdir()] == ["3.jsonl"]
+
+
+def test_the_dump_says_why_a_fallback_stands_in(tmp_path: Path) -> None:
+    group = refined_group()
+    group.responses[0].critique = Critique("no", valid=False, retries=2, reason="its end is 'Verdict: maybe'")
+    (line,) = dump_rollout([group.for_transport(with_texts=True)], str(tmp_path), 3).read_text().splitlines()
+    critiques = [response["critique"] for response in json.loads(line)["responses"]]
+    assert [critique["reason"] for critique in critiques] == ["its end is 'Verdict: maybe'", "", "", ""]
 
 
 def test_dump_replaces_the_file_of_a_step_that_is_repeated(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ CHARACTERS_PER_TOKEN = 16
 """An answer longer than this for every token it may have is not from a sound server, and enters no prompt."""
 
 _ADVICE = (
-    "Look at the critiques in critique_grpo.dump_dir; then mend the endpoint (critique_grpo.judge), choose another "
-    "judge or template, allow more critique.attempts or critique.max_tokens"
+    "Earlier reasons stand in the workers' log and, for the steps before this one, in critique_grpo.dump_dir. Mend the "
+    "endpoint (critique_grpo.judge), choose another judge or template, allow more critique.attempts or "
+    "critique.max_tokens"
 )
 
 
@@ -41,6 +42,7 @@ class JudgedCritic:
                     messages, seed=attempt_seed(subject.seed, attempt), max_tokens=self.options.max_tokens
                 )
             except ChatError as error:  # the chat has tried again as often as makes sense
+                resent += error.retries
                 return self._fallback(subject, str(error), error=True, retries=attempt, resent=resent, tokens=tokens)
             tokens += reply.tokens
             resent += reply.retries
@@ -83,7 +85,7 @@ class JudgedCritic:
             "skip": lambda: None,
         }[self.options.fallback]()
         verdict = False if subject.correct is None else None
-        return Critique(text, verdict, valid=False, error=error, **counts)
+        return Critique(text, verdict, valid=False, error=error, reason=reason, **counts)
 
 
 def attempt_seed(seed: int, attempt: int) -> int:

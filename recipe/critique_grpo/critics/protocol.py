@@ -23,9 +23,10 @@ class Critique:
     verdict: bool | None = None  # the critic's own; only critics that judge have one
     valid: bool = True  # False: a fallback stands in for the configured critique
     retries: int = 0  # how often the critic was asked again for its verdict
-    resent: int = 0  # times a request was sent again (429, 5xx, time-out) before it was answered
+    resent: int = 0  # times a request was sent again (429, 5xx, time-out), answered in the end or not
     tokens: int = 0  # completion tokens of the judge, all attempts; a reply from the cache counts as when it was new
     error: bool = False  # the judge could not be asked (as opposed to: gave no usable verdict)
+    reason: str = ""  # of a fallback: why the judge's last answer could not be used, with the end of it where it helps
 
 
 class Critic(Protocol):
