@@ -51,8 +51,8 @@ def probe(trainer: Any) -> None:
         batch = torch.load(paths.batch, weights_only=False)
     else:
         trainer.checkpoint_manager.update_weights(0)
-        result["aborts"] = asyncio.run(aborts(trainer))
         result["groups"] = {workers: rollout(trainer, workers)[1] for workers in (1, 2, 3)}
+        result["aborts"] = asyncio.run(aborts(trainer))
         batch, _ = rollout(trainer, 1)
         batch = with_advantages(trainer, batch)
         torch.save(batch, paths.batch)
