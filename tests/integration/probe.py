@@ -87,7 +87,7 @@ async def aborts(trainer: Any) -> dict[str, Any]:
             await asyncio.sleep(0.05)
         return await asyncio.to_thread(counted, name)
 
-    running, aborted = r"vllm:num_requests_running\{[^}]*\}", r"vllm:request_success_total\{[^}]*abort[^}]*\}"
+    running = r"vllm:num_requests_running\{[^}]*\}"
     params = {"max_tokens": 1800, "ignore_eos": True, "temperature": 1.0, **unstreamed("vllm")}
     requests = [
         asyncio.ensure_future(client.generate(str(number), prompt_ids=[5, 6, 7], sampling_params=dict(params)))
@@ -96,8 +96,7 @@ async def aborts(trainer: Any) -> dict[str, Any]:
     found: dict[str, Any] = {"running": await until(running, 4)}
     for request in requests[1:]:
         request.cancel()
-    found["running after"] = await until(running, 1)
-    found["aborted"] = await until(aborted, 3)
+    found["running after"] = await until(running, 1)  # otherwise all four end together
     found["tokens"] = len((await requests[0]).token_ids)
     found["left"] = await until(running, 0) + len(client._running)
     return found
