@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Make a Hugging Face model folder of a training checkpoint, for scripts/eval.sh, vLLM or transformers. verl's merger
-# writes the weights in bf16.
+# Make a Hugging Face model folder of a training checkpoint, for scripts/eval.sh, vLLM or transformers: with weights as
+# they were trained where the checkpoint has them (tier cpu), else in bf16, by verl's merger.
 #
 #   bash scripts/export.sh RUN TARGET [STEP]
 #
@@ -35,7 +35,6 @@ TIER=cpu
 ! command -v nvidia-smi >/dev/null || TIER=gpu
 enter_repo
 rm -rf "$target.part"
-"$python" -m verl.model_merger merge --backend fsdp --local_dir "$actor" --target_dir "$target.part" ||
-  die "the merge failed, see above; $target was not written"
+"$python" -m recipe.critique_grpo.export "$actor" "$target.part" || die "failed, see above; $target was not written"
 mv "$target.part" "$target"
 echo "wrote $target"

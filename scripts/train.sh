@@ -41,11 +41,11 @@ mkdir -p "$out"
 settings="$(printf '%s\n' "MODEL=$MODEL" "TRAIN=$train" "VAL=$val" "PRESET=$preset" "TIER=$TIER" \
   ${overrides[@]+"${overrides[@]}"} | grep -v '^trainer\.total_')"
 if [[ -f "$out/settings" && -f "$out/checkpoints/latest_checkpointed_iteration.txt" ]]; then
-  changed="$(diff "$out/settings" - <<<"$settings" | grep '^[<>]')" ||
-    echo "going on from the checkpoint of step $(<"$out/checkpoints/latest_checkpointed_iteration.txt") in $out"
+  changed="$(diff "$out/settings" - <<<"$settings" | grep '^[<>]' || true)"
   [[ -z "$changed" ]] || die "$out holds checkpoints of a run with other settings (< then, > now):
 $changed
 Name another OUT; or remove $out/settings to go on from there all the same."
+  echo "going on from the checkpoint of step $(<"$out/checkpoints/latest_checkpointed_iteration.txt") in $out"
 fi
 printf '%s\n' "$settings" >"$out/settings"
 

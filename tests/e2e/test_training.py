@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import REPO, run_logged
+from safetensors.torch import load_file
 
 pytestmark = pytest.mark.e2e
 TRAIN = [sys.executable, "-u", "-m", "recipe.critique_grpo.main_critique_grpo"]
@@ -77,6 +79,17 @@ def test_training_is_killed_and_goes_on(tmp_path: Path, overrides: list[str], cp
     assert len(groups) == 6
     assert all(sum(refinement["selected"] for refinement in group["refinements"]) == 1 for group in groups)
     assert all(response["critique"] for group in groups for response in group["responses"])
+
+    model = tmp_path / "model"
+    exporting = {**cpu_environment, "PYTHON": sys.executable}
+    run_logged(
+        ["bash", "scripts/export.sh", str(tmp_path), str(model)], tmp_path / "export.log", exporting, timeout=120
+    )
+    shard = tmp_path / "checkpoints/global_step_3/actor/model_world_size_1_rank_0.pt"
+    trained = {name: tensor.to_local() for name, tensor in torch.load(shard, weights_only=False).items()}
+    exported = load_file(model / "model.safetensors")
+    assert exported and all(torch.equal(tensor, trained[name]) for name, tensor in exported.items())
+    assert json.loads((model / "config.json").read_text())["dtype"] == "float32"
 
 
 def test_a_mistake_in_the_configuration_is_answered_before_anything_starts(

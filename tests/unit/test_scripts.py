@@ -13,7 +13,7 @@ REPO = Path(__file__).resolve().parents[2]
 # Writes down what it was called with, makes what a merge would make, and fails if it is told to.
 STAND_IN = """#!/usr/bin/env bash
 printf "%s\\n" "$@" "offline=${{HF_HUB_OFFLINE:-}}" >"{calls}"
-[[ "$*" != *verl.model_merger* ]] || mkdir "${{@: -1}}"
+[[ "$*" != *critique_grpo.export* ]] || mkdir "${{@: -1}}"
 [[ ! -e "{calls}.fail" ]]
 """
 NVIDIA_SMI = "#!/usr/bin/env bash\n{}\n"
@@ -79,7 +79,7 @@ def test_a_run_goes_on_with_its_own_settings_only(train: Script, tmp_path: Path,
     (tmp_path / "calls").unlink()
     result = train("OUT=run", "trainer.total_epochs=3")
     assert result.returncode != 0 and change.split("=")[0] in result.stderr and "other settings" in result.stderr
-    assert not calls(tmp_path)
+    assert not calls(tmp_path) and "going on" not in result.stdout
     longer = train("OUT=run", change, "trainer.total_epochs=3")
     assert longer.returncode == 0 and "going on from the checkpoint of step 50" in longer.stdout
 
@@ -120,8 +120,7 @@ def test_the_last_checkpoint_is_exported_or_the_one_that_is_named(script: Script
         named = [str(step)] if step == 4 else []
         assert script("export.sh", *arguments, "out", *named).returncode == 0
         actor = f"{tmp_path}/run/checkpoints/global_step_{step}/actor"
-        merge = ["merge", "--backend", "fsdp", "--local_dir", actor, "--target_dir", f"{tmp_path}/out.part"]
-        assert calls(tmp_path)[2:-1] == merge
+        assert calls(tmp_path)[2:-1] == [actor, f"{tmp_path}/out.part"]
         (tmp_path / "out").rmdir()
     (tmp_path / "there").mkdir()
     (tmp_path / "run/checkpoints/global_step_2").mkdir()  # verl has removed its weights
@@ -135,11 +134,11 @@ def test_the_last_checkpoint_is_exported_or_the_one_that_is_named(script: Script
         assert result.returncode != 0 and message in result.stderr
 
 
-def test_a_merge_that_fails_leaves_no_folder_that_looks_whole(script: Script, tmp_path: Path) -> None:
+def test_an_export_that_fails_leaves_no_folder_that_looks_whole(script: Script, tmp_path: Path) -> None:
     (tmp_path / "run/global_step_4/actor").mkdir(parents=True)
     (tmp_path / "calls.fail").touch()
     result = script("export.sh", "run", "out", "4")
-    assert result.returncode != 0 and "the merge failed" in result.stderr and not (tmp_path / "out").exists()
+    assert result.returncode != 0 and "out was not written" in result.stderr and not (tmp_path / "out").exists()
     (tmp_path / "calls.fail").unlink()
     assert script("export.sh", "run", "out", "4").returncode == 0
     assert (tmp_path / "out").is_dir() and not (tmp_path / "out.part").exists()
