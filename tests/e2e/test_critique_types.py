@@ -104,7 +104,7 @@ def runs(
             },
             "faulty": {
                 "critique": {"type": "cot", "attempts": 2, "failure_budget": 1.0},
-                "judge": judge(faulty, timeout_s=5),
+                "judge": judge(faulty, timeout_s=5, max_concurrency=6),
             },
             "rewarding": {
                 "critique": {"type": "cot"},
@@ -204,6 +204,8 @@ def test_a_judge_that_misbehaves_costs_no_request_and_is_counted(runs: dict[str,
     found = critiques(runs["faulty"]["groups"])
     assert len(found) == STEPS * GROUPS * N
     stats = runs["faulty requests"]["behaviours"]
+    # Of 24 that would like to be sent; the server may notice late that nobody waits for one that hangs.
+    assert 1 < runs["faulty requests"]["peak"] <= 6 + stats["hang"]
     usable = [critique for critique in found if critique["valid"]]
     assert usable and len(usable) < len(found)
     # Every usable critique came from one "incorrect"; what the server refused was sent again.

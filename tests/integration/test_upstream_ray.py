@@ -23,9 +23,9 @@ def test_upstream_7_an_actor_without_a_logical_cpu_waits_silently(one_cpu: None)
         def threads(self) -> str | None:
             return os.environ.get("OMP_NUM_THREADS")
 
-    first, second = Worker.remote(), Worker.remote()
-    assert ray.get(first.threads.remote()) == "1"  # on a machine with more cores
-    waiting = second.threads.remote()
+    first = Worker.remote()
+    assert ray.get(first.threads.remote(), timeout=60) == "1"  # on a machine with more cores
+    waiting = Worker.remote().threads.remote()
     assert ray.wait([waiting], timeout=5) == ([], [waiting])
     ray.kill(first)
     assert ray.get(waiting, timeout=60) == "1"
