@@ -37,6 +37,7 @@ CPU_TIER = {
     "actor_rollout_ref.actor.strategy": "fsdp2",
     "actor_rollout_ref.actor.use_torch_compile": False,
     "actor_rollout_ref.actor.fsdp_config.use_torch_compile": False,
+    "actor_rollout_ref.actor.checkpoint.save_contents": ["model", "optimizer", "extra", "hf_model"],
     "actor_rollout_ref.actor.fsdp_config.mixed_precision.param_dtype": "fp32",
     "actor_rollout_ref.actor.fsdp_config.mixed_precision.reduce_dtype": "fp32",
     "actor_rollout_ref.actor.fsdp_config.mixed_precision.buffer_dtype": "fp32",
