@@ -11,6 +11,7 @@ import json
 import re
 import sys
 import urllib.request
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -80,26 +81,26 @@ async def aborts(trainer: Any) -> dict[str, Any]:
         with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as page:
             return int(sum(map(float, re.findall(rf"^{name} (\S+)", page.read().decode(), re.MULTILINE))))
 
-    async def until(name: str, wanted: int) -> int:
-        for _ in range(200):
-            if await asyncio.to_thread(counted, name) == wanted:
+    async def until(name: str, reached: Callable[[int], bool]) -> int:
+        for _ in range(600):
+            if reached(value := await asyncio.to_thread(counted, name)):
                 break
             await asyncio.sleep(0.05)
-        return await asyncio.to_thread(counted, name)
+        return value
 
-    running = r"vllm:num_requests_running\{[^}]*\}"
+    generated, running = r"vllm:generation_tokens_total\{[^}]*\}", r"vllm:num_requests_running\{[^}]*\}"
     params = {"max_tokens": 1800, "ignore_eos": True, "temperature": 1.0, **unstreamed("vllm")}
+    before = counted(generated)
     requests = [
         asyncio.ensure_future(client.generate(str(number), prompt_ids=[5, 6, 7], sampling_params=dict(params)))
         for number in range(4)
     ]
-    found: dict[str, Any] = {"running": await until(running, 4)}
+    await until(generated, lambda value: value >= before + 200)  # they are under way
     for request in requests[1:]:
         request.cancel()
-    found["running after"] = await until(running, 1)  # otherwise all four end together
-    found["tokens"] = len((await requests[0]).token_ids)
-    found["left"] = await until(running, 0) + len(client._running)
-    return found
+    tokens = len((await requests[0]).token_ids)
+    left = await until(running, lambda value: value == 0) + len(client._running)
+    return {"tokens": tokens, "generated": counted(generated) - before, "left": left}
 
 
 def rollout(trainer: Any, workers: int) -> tuple[DataProto, dict[str, Any]]:

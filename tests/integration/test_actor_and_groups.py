@@ -37,7 +37,9 @@ def test_groups_are_whole_with_any_number_of_workers(one_rank: dict[str, Any], w
 
 
 def test_a_cancelled_request_ends_in_vllm(one_rank: dict[str, Any]) -> None:
-    assert one_rank["aborts"] == {"running": 4, "running after": 1, "tokens": 1800, "left": 0}
+    found = one_rank["aborts"]
+    assert (found["tokens"], found["left"]) == (1800, 0)
+    assert 1800 <= found["generated"] < 2 * 1800, "all four together would have been 7200"
 
 
 def test_gamma_changes_the_gradient_of_refinement_rows_only(one_rank: dict[str, Any]) -> None:
