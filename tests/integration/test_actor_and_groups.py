@@ -39,7 +39,7 @@ def test_groups_are_whole_with_any_number_of_workers(one_rank: dict[str, Any], w
 def test_a_cancelled_request_ends_in_vllm(one_rank: dict[str, Any]) -> None:
     found = one_rank["aborts"]
     assert (found["tokens"], found["left"]) == (1800, 0)
-    assert 1800 <= found["generated"] < 2 * 1800, "all four together would have been 7200"
+    assert 1800 <= found["generated"] < 3 * 1800, "all four together would have been 7200"
 
 
 def test_gamma_changes_the_gradient_of_refinement_rows_only(one_rank: dict[str, Any]) -> None:
