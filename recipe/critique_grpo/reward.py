@@ -24,10 +24,10 @@ from contextlib import closing
 from typing import Any
 
 from recipe.critique_grpo.graders import choice, mathematics, tasks, values
-from recipe.critique_grpo.graders.children import Verdict, logger, new_pool
+from recipe.critique_grpo.graders.children import GroundTruthError, Verdict, logger, new_pool
 from recipe.critique_grpo.graders.extract import extract
 from recipe.critique_grpo.graders.text import read, words_of
-from verl_ext.killable_pool import CallFailed, CallTimeout, WorkerDied
+from verl_ext.killable_pool import CallFailed, CallTimeout, WorkerDied, WorkerStartError
 
 MAX_ANSWER_CHARS = 2000
 """A longer box is wrong without a look: no true answer is that long, and parsing it only costs time."""
@@ -73,14 +73,14 @@ def compute_score(
         memory).
 
     Raises:
-        ValueError: ``ground_truth`` is missing, empty, or not of its kind, or there is no such kind.
+        GroundTruthError: ``ground_truth`` is missing, empty, or not of its kind, or there is no such kind.
         WorkerStartError: the grader cannot run here at all, for instance since math-verify is not installed.
     """
     extra_info = extra_info or {}
     where = f"sample {extra_info.get('index')} of data source {data_source!r}"
     golds = _as_golds(ground_truth)
     if not golds:
-        raise ValueError(
+        raise GroundTruthError(
             f"no ground truth for {where}: got {ground_truth!r}. Every row needs a non-empty reward_model.ground_truth."
         )
     kind = _kind(data_source, extra_info, answer_type, where)
@@ -99,8 +99,15 @@ def compute_score(
         for gold in golds:
             try:
                 verdicts.append(_verdict(kind, answer, gold, data_source, extra_info))
-            except ValueError as error:
-                raise ValueError(f"{where}: {error}") from None
+            except GroundTruthError as error:
+                raise GroundTruthError(f"{where}: {error}") from None
+            except WorkerStartError:
+                raise
+            except Exception as error:
+                # A policy writes answers that nobody thought of, and none of them may end a run. StopIteration would
+                # even hang it: asyncio cannot hand that on, so verl would wait for this score for ever.
+                logger.warning("%s: answer %r against %r: %r", where, answer, gold, error)
+                verdicts.append(Verdict(False, "grader_error"))
             if verdicts[-1].correct:
                 break
         correct = verdicts[-1].correct
@@ -142,7 +149,7 @@ def kind_of(data_source: str, extra_info: Mapping[str, Any]) -> str:
 def _kind(data_source: str, extra_info: Mapping[str, Any], answer_type: str | None, where: str) -> str:
     kind = answer_type or kind_of(data_source, extra_info)
     if kind not in KINDS:
-        raise ValueError(f"{where}: there is no answer_type {kind!r}; it has to be one of {', '.join(KINDS)}")
+        raise GroundTruthError(f"{where}: there is no answer_type {kind!r}; it has to be one of {', '.join(KINDS)}")
     return kind
 
 
@@ -162,7 +169,7 @@ def _verdict(kind: str, answer: str, gold: str, data_source: str, extra_info: Ma
             return _verdicts[key]
     if kind == "reasoning_gym":
         if entry is None:
-            raise ValueError("a row of answer_type reasoning_gym needs extra_info.entry")
+            raise GroundTruthError("a row of answer_type reasoning_gym needs extra_info.entry")
         verdict = tasks.grade(answer, data_source.removeprefix(tasks.PREFIX), entry)
     elif kind == "number":
         verdict = values.grade_number(answer, gold, tolerance)

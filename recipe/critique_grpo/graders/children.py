@@ -33,6 +33,10 @@ class Verdict(NamedTuple):
 RIGHT, WRONG = Verdict(True), Verdict(False)
 
 
+class GroundTruthError(ValueError):
+    """A true answer that is not of the kind its row names: the row is at fault, whatever the response says."""
+
+
 def ask(function: str, *args: Any) -> Any | Verdict:
     """Run ``package.module:function`` of this recipe in a child; a ``Verdict`` if it did not come to a result.
 

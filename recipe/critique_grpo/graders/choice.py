@@ -3,7 +3,7 @@ r"""Multiple choice: the letter in the box, or the full text of exactly one opti
 import re
 from collections.abc import Sequence
 
-from recipe.critique_grpo.graders.children import RIGHT, WRONG, Verdict
+from recipe.critique_grpo.graders.children import RIGHT, WRONG, GroundTruthError, Verdict
 from recipe.critique_grpo.graders.text import compact, read, words_of
 
 _LETTER = re.compile(
@@ -24,11 +24,13 @@ def grade(answer: str, gold: str, options: Sequence[str] = ()) -> Verdict:
         options: the texts of all options, in order; without them only letters count.
 
     Raises:
-        ValueError: the true answer is not a letter from A to J, or there is no such option.
+        GroundTruthError: the true answer is not a letter from A to J, or there is no such option.
     """
     true = chosen(gold, ())
     if true is None or (len(options) and true >= len(options)):
-        raise ValueError(f"the ground truth of a multiple-choice row must be the letter of an option, got {gold!r}")
+        raise GroundTruthError(
+            f"the ground truth of a multiple-choice row must be the letter of an option, got {gold!r}"
+        )
     return RIGHT if chosen(answer, options) == true else WRONG
 
 

@@ -61,7 +61,7 @@ def _spell(raw: str) -> str:
     text = _UNICODE_SPACES.sub(" ", raw)
     if not text.isascii():
         text = re.sub(r"[⁻⁰¹²³⁴-⁹]+", lambda match: "^{" + match[0].translate(_SUPERSCRIPTS) + "}", text)
-        text = _ROOT.sub(lambda match: r"\sqrt{" + next(group for group in match.groups() if group) + "}", text)
+        text = _ROOT.sub(lambda match: r"\sqrt{" + "".join(filter(None, match.groups())) + "}", text)
         for char, latex in _UNICODE.items():
             text = text.replace(char, latex)
     text = re.sub(r"(?<!\\)\\!\s*", "", text).replace("{,}", ",")

@@ -3,7 +3,7 @@ r"""The answer types of TheoremQA: a number with a tolerance, a list of numbers 
 import ast
 import re
 
-from recipe.critique_grpo.graders.children import RIGHT, WRONG, Verdict, ask
+from recipe.critique_grpo.graders.children import RIGHT, WRONG, GroundTruthError, Verdict, ask
 from recipe.critique_grpo.graders.numbers import read_number
 from recipe.critique_grpo.graders.screen import too_complex
 from recipe.critique_grpo.graders.text import read
@@ -22,7 +22,7 @@ def grade_number(answer: str, gold: str, tolerance: float | None = None) -> Verd
         tolerance: relative; by default 0.04 if the true answer is written with a decimal point, else none.
 
     Raises:
-        ValueError: the true answer is not a number.
+        GroundTruthError: the true answer is not a number.
     """
     values = _values(answer)
     if isinstance(values, Verdict):
@@ -36,13 +36,13 @@ def grade_list(answer: str, gold: str, tolerance: float | None = None) -> Verdic
     TheoremQA sorts both lists first; here (2, 1) is not [1, 2], since many of its lists are vectors.
 
     Raises:
-        ValueError: the true answer is not a list of numbers, such as "[1, 2.5]".
+        GroundTruthError: the true answer is not a list of numbers, such as "[1, 2.5]".
     """
     try:
         true = [str(item) for item in ast.literal_eval(gold)]
         [float(item) for item in true]
     except (ValueError, SyntaxError, TypeError):
-        raise ValueError(f'the ground truth of a list row must look like "[1, 2.5]", got {gold!r}') from None
+        raise GroundTruthError(f'the ground truth of a list row must look like "[1, 2.5]", got {gold!r}') from None
     values: list[float] = []
     for part in _parts(answer):
         numbers = _values(part)
@@ -58,11 +58,11 @@ def grade_boolean(answer: str, gold: str) -> Verdict:
     """Whether an answer (true, false, yes, no in any case) is the true one.
 
     Raises:
-        ValueError: the true answer is not one of these words.
+        GroundTruthError: the true answer is not one of these words.
     """
     true = _TRUTH.get(gold.strip().lower())
     if true is None:
-        raise ValueError(f'the ground truth of a boolean row must be "True" or "False", got {gold!r}')
+        raise GroundTruthError(f'the ground truth of a boolean row must be "True" or "False", got {gold!r}')
     return RIGHT if _TRUTH.get(read(answer).text.strip(" .").lower()) is true else WRONG
 
 
@@ -101,7 +101,7 @@ def _close(value: float, gold: str, tolerance: float | None) -> bool:
     try:
         true = float(gold)
     except ValueError:
-        raise ValueError(f"the ground truth of a number row must be a number, got {gold!r}") from None
+        raise GroundTruthError(f"the ground truth of a number row must be a number, got {gold!r}") from None
     if tolerance is None:
         tolerance = _EXACT if _INTEGER.fullmatch(gold.strip()) else FLOAT_TOLERANCE
     return abs(value - true) <= max(tolerance, _EXACT) * abs(true)
