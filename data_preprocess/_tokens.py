@@ -14,9 +14,9 @@ def prompt_counter(tokenizer_from: str) -> Callable[[list[dict[str, Any]]], int]
     """
     from omegaconf import OmegaConf
 
-    from recipe.critique_grpo.config import ConfigError
     from recipe.critique_grpo.data_check import load_checked_tokenizer
     from recipe.critique_grpo.data_check_prompts import first_line
+    from recipe.critique_grpo.options import ConfigError
 
     try:
         tokenizer = load_checked_tokenizer(OmegaConf.create({"path": tokenizer_from}))

@@ -22,7 +22,7 @@ from data_preprocess._overlap import index_questions, normalise, overlap, questi
 from data_preprocess._sources import DataError
 from data_preprocess._tokens import prompt_counter
 from recipe.critique_grpo import data_check
-from recipe.critique_grpo.reward import compute_score, kind_of, unparsable_golds
+from recipe.critique_grpo.reward import compute_score, golds_of, kind_of, unparsable_golds
 
 SHOWN = 5
 """Rows named for each finding."""
@@ -146,14 +146,14 @@ def _check_answers(rows: list[Row], report: Report) -> None:
     wrong = set[str]()
     for numbers in tqdm(cases.values(), desc="answers", unit="answer"):
         row = rows[numbers[0]]
-        for gold in _golds(row):
+        for gold in golds_of(row["reward_model"]):
             if reason := _refused(row, gold):
                 wrong.add(gold)
                 report.errors.append(f"the true answer {gold!r:.100} {reason}: {_rows(numbers)}")
-    literal = unparsable_golds(gold for row in rows if _is_math(row) for gold in _golds(row))
+    literal = unparsable_golds(gold for row in rows if _is_math(row) for gold in golds_of(row["reward_model"]))
     for gold in literal:
         if gold not in wrong:
-            where = [number for number, row in enumerate(rows) if gold in _golds(row)]
+            where = [number for number, row in enumerate(rows) if gold in golds_of(row["reward_model"])]
             report.warnings.append(f"the true answer {gold!r:.100} is matched literally only: {_rows(where)}")
     report.facts.append(f"{len(cases)} distinct true answers graded against themselves")
 
@@ -186,7 +186,8 @@ def _check_duplicates(rows: list[Row], report: Report) -> None:
         groups[normalise(question_of(row))].append(number)
     report.facts.append(f"{len(groups)} distinct questions")
     repeated = [numbers for numbers in groups.values() if len(numbers) > 1]
-    same = [numbers for numbers in repeated if len({str(_golds(rows[number])) for number in numbers}) == 1]
+    answers_of = [str(golds_of(row["reward_model"])) for row in rows]
+    same = [numbers for numbers in repeated if len({answers_of[number] for number in numbers}) == 1]
     different = [numbers for numbers in repeated if numbers not in same]
     for found, answers in ((same, "the same true answer"), (different, "different true answers")):
         if found:
@@ -211,16 +212,11 @@ def _check_leakage(rows: list[Row], train: Path, report: Report) -> None:
 def _grading_key(row: Row) -> str:
     """What grading depends on, as far as the row says."""
     extra = {k: v for k, v in (row.get("extra_info") or {}).items() if k not in ("index", "split", "question")}
-    return json.dumps([row["data_source"], _golds(row), extra], default=str)
+    return json.dumps([row["data_source"], golds_of(row["reward_model"]), extra], default=str)
 
 
 def _is_math(row: Row) -> bool:
     return kind_of(row["data_source"], row.get("extra_info") or {}) == "math"
-
-
-def _golds(row: Row) -> list[str]:
-    gold = row["reward_model"]["ground_truth"]
-    return [str(one).strip() for one in (gold if isinstance(gold, list) else [gold])]
 
 
 def _rows(numbers: Sequence[int]) -> str:

@@ -3,8 +3,8 @@
 Pure functions on tensors. Shapes: ``bs`` rows, ``len`` response tokens; a group is the rows that share an ``index``.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,29 @@ def policy_shaping(prob: Tensor, gamma: float) -> Tensor:
         gamma: shaping constant > 0; the gradient with respect to ``log p`` is largest (1/4) at ``p = gamma``.
     """
     return prob / (prob + gamma)
+
+
+class Shaping(NamedTuple):
+    """What stands in the place of the importance ratio on refinement tokens.
+
+    ``of_prob(p, gamma)``: f(p) as it is written. ``of_log_prob(log p, gamma)``: the same from log-probs, exact for tiny
+    probabilities too; the loss and the metrics use this one.
+    """
+
+    of_prob: Callable[[Tensor, float], Tensor]
+    of_log_prob: Callable[[Tensor, float], Tensor]
+
+
+def _rational_of_log_prob(log_prob: Tensor, gamma: float) -> Tensor:
+    # p / (p + gamma) = sigmoid(log p - log gamma)
+    return torch.sigmoid(log_prob - torch.log(torch.as_tensor(gamma, dtype=log_prob.dtype, device=log_prob.device)))
+
+
+#: ``critique_grpo.loss.shaping``. "none": refinement tokens have the importance ratio and the clip of initial ones.
+SHAPINGS: dict[str, Shaping | None] = {
+    "rational": Shaping(policy_shaping, _rational_of_log_prob),
+    "none": None,
+}
 
 
 def compute_mixed_group_advantage(
@@ -62,6 +85,28 @@ def compute_mixed_group_advantage(
     return advantages, advantages
 
 
+def token_ratio(
+    old_log_prob: Tensor, log_prob: Tensor, refinement_mask: Tensor, *, gamma: float, shaping: str = "rational"
+) -> Tensor:
+    """The ratio of every token: ``pi / pi_old`` on initial rows, f(pi) on refinement rows (paper, equation 5).
+
+    Args:
+        old_log_prob, log_prob: (bs, len).
+        refinement_mask: (bs,) bool, the refinement rows.
+        gamma: see ``policy_shaping``.
+        shaping: a name in ``SHAPINGS``.
+
+    Returns:
+        (bs, len).
+    """
+    # The clamp is verl's own guard against overflow of the ratio.
+    ratio = torch.exp(torch.clamp(log_prob - old_log_prob, min=-20.0, max=20.0))
+    shaped = SHAPINGS[shaping]
+    if shaped is None:
+        return ratio
+    return torch.where(refinement_mask.to(torch.bool).unsqueeze(-1), shaped.of_log_prob(log_prob, gamma), ratio)
+
+
 def compute_shaped_token_loss(
     old_log_prob: Tensor,
     log_prob: Tensor,
@@ -69,41 +114,36 @@ def compute_shaped_token_loss(
     refinement_mask: Tensor,
     *,
     gamma: float,
+    shaping: str = "rational",
     clip_ratio_low: float | None = None,
     clip_ratio_high: float | None = None,
     clip_refinement: bool = False,
 ) -> Tensor:
     """Loss of each token, ``-ratio * A`` (paper, equation 5), unmasked and not aggregated.
 
-    Initial rows: ``ratio = pi / pi_old``. Refinement rows: ``ratio = rho = pi / (pi + gamma)``, computed as
-    ``sigmoid(log pi - log gamma)``, which is the same and stays exact for tiny probabilities.
-
     Args:
         old_log_prob, log_prob, advantages: (bs, len).
-        refinement_mask: (bs,) bool, the refinement rows.
-        gamma: see ``policy_shaping``.
+        refinement_mask, gamma, shaping: see ``token_ratio``, which has the ratio.
         clip_ratio_low, clip_ratio_high: PPO clip to [1 - low, 1 + high]; None leaves that side unclipped.
-        clip_refinement: clip rho too. rho <= 1/(1+gamma) < 1 + high, so for A > 0 this never binds; for A < 0 it
-            stops the gradient wherever rho < 1 - low.
+        clip_refinement: clip f(p) too. With "rational", f(p) <= 1/(1+gamma) < 1 + high, so for A > 0 this never binds;
+            for A < 0 it stops the gradient wherever f(p) < 1 - low.
 
     Returns:
         (bs, len) loss.
     """
-    # The clamp is verl's own guard against overflow of the ratio.
-    ratio = torch.exp(torch.clamp(log_prob - old_log_prob, min=-20.0, max=20.0))
-    rho = torch.sigmoid(log_prob - torch.log(torch.as_tensor(gamma, dtype=log_prob.dtype, device=log_prob.device)))
-    is_refinement = refinement_mask.to(torch.bool).unsqueeze(-1)
-    shaped_ratio = torch.where(is_refinement, rho, ratio)
-    loss = -shaped_ratio * advantages
+    ratio = token_ratio(old_log_prob, log_prob, refinement_mask, gamma=gamma, shaping=shaping)
+    loss = -ratio * advantages
     if clip_ratio_low is None and clip_ratio_high is None:
         return loss
     clipped = torch.clamp(
-        shaped_ratio,
+        ratio,
         min=None if clip_ratio_low is None else 1.0 - clip_ratio_low,
         max=None if clip_ratio_high is None else 1.0 + clip_ratio_high,
     )
     clipped_loss = torch.maximum(loss, -clipped * advantages)
-    return clipped_loss if clip_refinement else torch.where(is_refinement, loss, clipped_loss)
+    if clip_refinement or SHAPINGS[shaping] is None:
+        return clipped_loss
+    return torch.where(refinement_mask.to(torch.bool).unsqueeze(-1), loss, clipped_loss)
 
 
 def refinement_set_weights(index: np.ndarray | Sequence[Any], refinement_mask: Tensor) -> Tensor:

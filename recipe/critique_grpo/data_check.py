@@ -4,9 +4,9 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig
 
-from recipe.critique_grpo.config import ConfigError, from_config
 from recipe.critique_grpo.data_check_files import check_file, check_together
 from recipe.critique_grpo.data_check_prompts import first_line
+from recipe.critique_grpo.options import ConfigError, from_config
 
 MATH_REWARD = "recipe.critique_grpo.reward"
 

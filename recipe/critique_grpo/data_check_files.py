@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recipe.critique_grpo.config import ConfigError
 from recipe.critique_grpo.data_check_prompts import MAX_REPORTED, CheckedPrompts, check_prompts, first_line
-from recipe.critique_grpo.reward import compute_score, kind_of, unparsable_golds
+from recipe.critique_grpo.options import ConfigError
+from recipe.critique_grpo.reward import compute_score, golds_of, kind_of, unparsable_golds
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,7 @@ def _read_rows(path: str) -> list[dict[str, Any]]:
 
 
 def _row_problems(row: dict[str, Any], prompt_key: str) -> Iterable[str]:
-    golds = _golds(row.get("reward_model") or {})
-    if not golds or any(one is None or not str(one).strip() for one in golds):
+    if not golds_of(row.get("reward_model") or {}):
         yield "reward_model.ground_truth is missing or empty; every question needs its true answer"
     if not row.get("data_source"):
         yield "data_source is missing; validation metrics are grouped by it"
@@ -159,7 +158,7 @@ def _wrong_kinds(rows: Sequence[dict[str, Any]], answer_type: str | None) -> lis
         extra = row.get("extra_info") or {}
         if (answer_type or kind_of(str(row["data_source"]), extra)) in ("math", "reasoning_gym"):
             continue
-        for gold in _golds(row["reward_model"]):  # each for itself: grading stops at the first that matches
+        for gold in golds_of(row["reward_model"]):  # each for itself: grading stops at the first that matches
             try:  # any answer will do: what is not of its kind is the true one
                 compute_score(row["data_source"], r"\boxed{1}", gold, extra, answer_type=answer_type)
             except ValueError as error:
@@ -170,7 +169,7 @@ def _wrong_kinds(rows: Sequence[dict[str, Any]], answer_type: str | None) -> lis
 def _gold_problems(rows: Sequence[dict[str, Any]], answer_type: str | None) -> list[str]:
     """Golds that the math grader cannot parse; of several alternatives one has to."""
     golds = {
-        number: [str(gold) for gold in _golds(row["reward_model"])]
+        number: golds_of(row["reward_model"])
         for number, row in enumerate(rows)
         if (answer_type or kind_of(str(row["data_source"]), row.get("extra_info") or {})) == "math"
     }
@@ -179,11 +178,5 @@ def _gold_problems(rows: Sequence[dict[str, Any]], answer_type: str | None) -> l
         f"row {number}: ground truth {alternatives[0]!r:.100} does not parse as mathematics, so only a literal copy of "
         "it counts; correct it or leave it out"
         for number, alternatives in golds.items()
-        if all(gold.strip() in bad for gold in alternatives)
+        if all(gold in bad for gold in alternatives)
     ]
-
-
-def _golds(reward_model: dict[str, Any]) -> list[Any]:
-    """The accepted answers."""
-    gold = reward_model.get("ground_truth")
-    return gold if isinstance(gold, list) else [gold]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recipe.critique_grpo.config import ConfigError
+from recipe.critique_grpo.options import ConfigError
 
 MAX_REPORTED = 10
 

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recipe.critique_grpo.reward import golds_of
+
 MODES = ("greedy", "sampled")
 SETTINGS = "settings.json"
 BENCHMARK = "benchmark.json"
@@ -133,7 +135,8 @@ def read_dump(path: Path, problems: Sequence[Problem], samples: int) -> Response
 
 def answer_text(ground_truth: Any) -> str:
     """A true answer, or several, as text: the same from a parquet file as from a dump."""
-    return ground_truth if isinstance(ground_truth, str) else json.dumps(ground_truth, default=str)
+    golds = golds_of({"ground_truth": ground_truth})
+    return golds[0] if len(golds) == 1 else json.dumps(golds)
 
 
 _AGAIN = "; remove it and run scripts/eval.sh again"

@@ -1,18 +1,20 @@
 """Who writes text during a rollout: the policy on its rollout servers, or a model behind an endpoint."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 from uuid import uuid4
 
 from verl.workers.rollout.replica import TokenOutput
 
-from recipe.critique_grpo.config import EndpointConfig
+from recipe.critique_grpo.critics.failure_budget import FailureBudget
+from recipe.critique_grpo.options import EndpointConfig
+from recipe.critique_grpo.refinement import Message, RefinementPrompt
+from recipe.critique_grpo.refiner import Generated
+from recipe.critique_grpo.rows import GeneratorFailed
 from recipe.critique_grpo.stage_clock import StageClock
 from verl_ext.abortable_client import AbortableClient
 from verl_ext.chat_client import ChatClient, ChatError, Reply
-
-Messages = list[dict[str, str]]
 
 
 class PolicyClient(AbortableClient):
@@ -31,18 +33,52 @@ class PolicyClient(AbortableClient):
         return output
 
 
-@dataclass
-class Generated:
-    """Token ids of the policy's vocabulary; ``log_probs`` if they were asked for; the server's ``extra_fields``."""
+class PolicyWriter:
+    """The policy refines its own responses.
 
-    token_ids: list[int]
-    log_probs: Sequence[float] | None = None
-    extra_fields: dict[str, Any] = field(default_factory=dict)
+    Args:
+        max_length: tokens of a response.
+        log_probs: whether they are wanted.
+    """
 
-    @property
-    def mean_log_prob(self) -> float | None:
-        """Per token; None without log-probs or tokens."""
-        return sum(self.log_probs) / len(self.log_probs) if self.log_probs else None
+    def __init__(self, client: PolicyClient, max_length: int, log_probs: bool) -> None:
+        self.client = client
+        self.max_length = max_length
+        self.log_probs = log_probs
+
+    async def __call__(self, prompt: RefinementPrompt, *, params: dict[str, Any], seed: int) -> Generated:
+        output = await self.client.generate(
+            uuid4().hex,
+            stage="refine",
+            prompt_ids=prompt.token_ids,
+            sampling_params={"max_tokens": self.max_length, **params, "logprobs": self.log_probs},
+        )
+        log_probs = output.log_probs[: self.max_length] if self.log_probs and output.log_probs else None
+        return Generated(list(output.token_ids[: self.max_length]), log_probs, output.extra_fields)
+
+
+class EndpointWriter:
+    """Another model refines the policy's responses (weak-to-strong); its text enters as the policy's token ids."""
+
+    def __init__(
+        self, client: ChatClient, tokenizer: Any, max_length: int, clock: StageClock, budget: FailureBudget
+    ) -> None:
+        self.client = client
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.clock = clock
+        self.budget = budget
+
+    async def __call__(self, prompt: RefinementPrompt, *, params: dict[str, Any], seed: int) -> Generated:
+        with self.clock.under_way("refine"):
+            try:
+                reply = await self.client(prompt.messages, seed=seed, max_tokens=self.max_length)
+            except ChatError as error:
+                self.budget.failed("the generator could not be asked", str(error))
+                raise GeneratorFailed(str(error)) from error
+        self.budget.passed()
+        self.clock.count_tokens("refine", reply.tokens)
+        return Generated(reply_token_ids(reply, self.tokenizer, self.max_length))
 
 
 class PolicyChat:
@@ -59,7 +95,7 @@ class PolicyChat:
     def __init__(
         self,
         client: PolicyClient,
-        encode: Callable[[Messages], list[int]],
+        encode: Callable[[list[Message]], list[int]],
         decode: Callable[[Sequence[int]], str],
         *,
         sampling: dict[str, Any],
@@ -75,7 +111,7 @@ class PolicyChat:
         self.max_model_len = max_model_len
         self.seeded = seeded
 
-    async def __call__(self, messages: Messages, *, seed: int, max_tokens: int) -> Reply:
+    async def __call__(self, messages: list[Message], *, seed: int, max_tokens: int) -> Reply:
         """One reply.
 
         Raises:

@@ -1,7 +1,7 @@
 """One group from its first response to its mixed rows: sample, score, critique, refine, score, select.
 
 Knows nothing of verl or vLLM: rows are opaque, and refining one is a callable. No group waits for another, and with
-trigger "always" no response waits for another one of its group.
+trigger "always" no response waits for another one of its group, unless the critic has to see them all.
 """
 
 import asyncio
@@ -10,10 +10,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from recipe.critique_grpo.config import CritiqueGRPOConfig
-from recipe.critique_grpo.critics import Critic, Critique, Subject
-from recipe.critique_grpo.refinement import group_rng, is_correct, request_seed, select_refinements, should_refine
+from recipe.critique_grpo.critics import Critic, Critique, Sibling, Subject
+from recipe.critique_grpo.options import CritiqueGRPOConfig
+from recipe.critique_grpo.refinement import (
+    group_rng,
+    is_correct,
+    request_seed,
+    select_refinements,
+    should_refine,
+    should_refine_response,
+)
 from recipe.critique_grpo.rollout_records import GroupRecord, RefinementRecord, ResponseRecord
+from recipe.critique_grpo.rows import INITIAL, NotRefined, Outcome
 from recipe.critique_grpo.stage_clock import StageClock
 
 Row = TypeVar("Row")
@@ -21,18 +29,26 @@ Row = TypeVar("Row")
 
 @dataclass
 class Sample(Generic[Row]):
-    """A scored response: the row that is trained on, and what the stage decides by.
+    """A scored response or refinement: the row that is trained on, and what the stage knows of it.
 
-    ``mean_log_prob`` is per token under the prompt it was sampled with; None if it was not asked for. ``generator``:
-    who wrote it, "policy" or "endpoint".
+    ``origin``: see ``rows.py``. ``generator``: who wrote it, "policy" or "endpoint". ``mean_log_prob``: per token under
+    the prompt it was sampled with; None if it was not asked for. ``feedback``: what the reward function said.
+    ``prompt_truncated``: of a refinement, whose failed response was cut to fit. The rest is filled in by the stage: the
+    critique of this text and, for a response of a triggered group, its refinement and what came of it.
     """
 
     row: Row
     text: str
     score: float
     tokens: int
-    mean_log_prob: float | None = None
+    origin: str = INITIAL
     generator: str = "policy"
+    mean_log_prob: float | None = None
+    feedback: str = ""
+    prompt_truncated: bool = False
+    critique: Critique | None = None
+    outcome: Outcome | None = None
+    refinement: "Sample[Row] | None" = None
 
 
 @dataclass(frozen=True)
@@ -45,21 +61,15 @@ class Question:
     ground_truth: str
 
 
-class GeneratorError(RuntimeError):
-    """Nobody wrote this refinement, and to ask again would not help; the others of the group may go on."""
-
-
-#: (slot, the response, its critique) -> the scored refinement; None if its prompt does not fit the budget.
-#: Raises GeneratorError.
-Refine = Callable[[int, Sample[Row], str], Awaitable[Sample[Row] | None]]
+#: (slot, the response, its critique) -> the scored refinement. Raises NotRefined.
+Refine = Callable[[int, Sample[Row], str], Awaitable[Sample[Row]]]
 
 
 @dataclass
 class MixedGroup(Generic[Row]):
-    """The group's rows in the order of its slots, which of them are refinements, and what happened."""
+    """The group's rows in the order of its slots, and what happened."""
 
     samples: list[Sample[Row]]
-    refined: list[bool]
     record: GroupRecord
 
 
@@ -74,7 +84,7 @@ class GroupStage(Generic[Row]):
     async def mixed_group(
         self, question: Question, initial: Sequence[Awaitable[Sample[Row]]], refine: Refine[Row]
     ) -> MixedGroup[Row]:
-        """The ``rollout.n`` samples of a group: the initial ones, the first k replaced by refinements if it is refined.
+        """The ``rollout.n`` samples of a group: the initial ones, k of them replaced by refinements if it is refined.
 
         Args:
             initial: the group's responses while they are being sampled; cancelled when the group fails.
@@ -84,140 +94,162 @@ class GroupStage(Generic[Row]):
             Exception: whatever sampling, critic or refining raise; what is under way is cancelled first.
         """
         settings = self.options.refinement
-        record = GroupRecord(
-            question.step, question.index, question.text, question.ground_truth, selection=settings.selection
-        )
+        triggered = self.options.refines and settings.trigger == "always"  # which no score can change
         responses = [asyncio.ensure_future(self._response(question, slot, one)) for slot, one in enumerate(initial)]
         try:
-            refinements: list[_Refined[Row]] = []
-            if self.options.refines and settings.trigger == "always":
-                refinements = await self._refinements(question, responses, refine, record)
-            samples = [response.sample for response in await asyncio.gather(*responses)]
+            if triggered:
+                await self._refine_responses(question, responses, refine)
+            samples = list(await asyncio.gather(*responses))
             scores = [sample.score for sample in samples]
-            if self.options.refines and settings.trigger != "always" and should_refine(settings.trigger, scores):
-                refinements = await self._refinements(question, responses, refine, record)
+            if self.options.refines and not triggered and should_refine(settings.trigger, scores):
+                triggered = True
+                await self._refine_responses(question, responses, refine)
         finally:
             await _cancel(responses)
-        record.responses = [response.result().record() for response in responses]
-        record.refinements = [refined.record() for refined in refinements]
-        mixed = MixedGroup(samples, [False] * len(samples), record)
-        for slot, position in enumerate(self._select(question, refinements)):
-            mixed.samples[slot] = refinements[position].sample
-            mixed.refined[slot] = True
-            record.refinements[position].selected = True
-        return mixed
+        mixed = self._mix(question, samples) if triggered else list(samples)
+        record = GroupRecord(
+            question.step,
+            question.index,
+            question.text,
+            question.ground_truth,
+            settings.trigger,
+            settings.selection,
+            triggered,
+            [_response_record(sample) for sample in samples],
+        )
+        for sample in samples:
+            sample.refinement = None  # the rows that nobody selected need not live on
+        return MixedGroup(mixed, record)
 
-    async def _response(self, question: Question, slot: int, sampling: Awaitable[Sample[Row]]) -> "_Response[Row]":
-        response = _Response(await sampling)
+    async def _response(self, question: Question, slot: int, sampling: Awaitable[Sample[Row]]) -> Sample[Row]:
+        sample = await sampling
         if self.options.reward.source == "critique":
-            await self._judge(question, slot, response)
-        return response
+            await self._judge(question, slot, sample)
+        return sample
 
-    async def _judge(self, question: Question, slot: int, judged: "_Response[Row] | _Refined[Row]") -> None:
+    async def _judge(self, question: Question, slot: int, sample: Sample[Row]) -> None:
         """Replace the rule's score by the critic's verdict (``reward.source: critique``)."""
-        judged.critique = await self._critique(question, slot, judged.sample, None)
-        judged.sample.score = float(judged.critique.verdict is True)
+        sample.critique = await self._critique(question, slot, sample, None)
+        sample.score = float(sample.critique.verdict is True)
 
-    async def _critique(self, question: Question, slot: int, sample: Sample[Row], correct: bool | None) -> Critique:
+    async def _critique(
+        self,
+        question: Question,
+        slot: int,
+        sample: Sample[Row],
+        correct: bool | None,
+        siblings: tuple[Sibling, ...] = (),
+    ) -> Critique:
         seed = request_seed(self.options.seed, question.step, question.index, slot, sample.text)
+        subject = Subject(question.text, sample.text, question.ground_truth, correct, seed, siblings, sample.feedback)
         with self.clock.under_way("critique"):
-            critique = await self.critic.critique(
-                Subject(question.text, sample.text, question.ground_truth, correct, seed)
-            )
+            critique = await self.critic.critique(subject)
         self.clock.count_tokens("critique", critique.tokens)
         return critique
 
-    async def _refinements(
-        self,
-        question: Question,
-        responses: Sequence["asyncio.Future[_Response[Row]]"],
-        refine: Refine[Row],
-        record: GroupRecord,
-    ) -> list["_Refined[Row]"]:
-        """The refinements of a group, in the order of the slots that they refine."""
-        record.triggered = True
+    async def _refine_responses(
+        self, question: Question, responses: Sequence["asyncio.Future[Sample[Row]]"], refine: Refine[Row]
+    ) -> None:
+        """Give every response of the group its refinement, or the outcome that stands in its place."""
         tasks = [
-            asyncio.ensure_future(self._refinement(question, slot, response, refine, record))
-            for slot, response in enumerate(responses)
+            asyncio.ensure_future(self._refine_response(question, slot, responses, refine))
+            for slot in range(len(responses))
         ]
         try:
             correct = 0
             for done in asyncio.as_completed(tasks):
-                refined = await done
-                correct += refined is not None and is_correct(refined.sample.score)
+                refinement = await done
+                correct += refinement is not None and is_correct(refinement.score)
                 if self.options.refinement.stop_after_correct and correct >= self.options.refinement.num:
                     break
-            finished = [task.result() for task in tasks if task.done()]
-            record.refinements_aborted = len(tasks) - len(finished)
-            return [refined for refined in finished if refined is not None]
+            for task in tasks:
+                if task.done():
+                    task.result()  # raises what went wrong in the same turn
         finally:
             await _cancel(tasks)
 
-    async def _refinement(
-        self,
-        question: Question,
-        slot: int,
-        responding: "asyncio.Future[_Response[Row]]",
-        refine: Refine[Row],
-        record: GroupRecord,
-    ) -> "_Refined[Row] | None":
-        response = await asyncio.shield(responding)  # others wait for it too: cancelling this one leaves it alone
+    async def _refine_response(
+        self, question: Question, slot: int, responses: Sequence["asyncio.Future[Sample[Row]]"], refine: Refine[Row]
+    ) -> Sample[Row] | None:
+        # Shielded, since others wait for it too: cancelling this refinement leaves the response alone.
+        response = await asyncio.shield(responses[slot])
+        if not should_refine_response(self.options.refinement.trigger, response.score):
+            response.outcome = Outcome.ALREADY_CORRECT
+            return None
         if response.critique is None:
-            correct = is_correct(response.sample.score)
-            response.critique = await self._critique(question, slot, response.sample, correct)
+            siblings = await self._siblings(slot, responses)
+            correct = is_correct(response.score)
+            response.critique = await self._critique(question, slot, response, correct, siblings)
         if response.critique.text is None:
+            response.outcome = Outcome.CRITIQUE_SKIPPED
             return None
         try:
-            sample = await refine(slot, response.sample, response.critique.text)
-        except GeneratorError:
-            record.generator_errors += 1
+            refinement = await refine(slot, response, response.critique.text)
+        except NotRefined as error:
+            response.outcome = error.outcome
             return None
-        if sample is None:
-            record.prompt_skipped += 1
-            return None
-        refined = _Refined(sample, slot)
         if self.options.reward.source == "critique":
-            await self._judge(question, slot, refined)
-        return refined
+            await self._judge(question, slot, refinement)
+        response.refinement = refinement
+        return refinement
 
-    def _select(self, question: Question, refinements: Sequence["_Refined[Row]"]) -> list[int]:
-        samples = [refined.sample for refined in refinements]
-        return select_refinements(
-            [sample.score for sample in samples],
+    async def _siblings(self, slot: int, responses: Sequence["asyncio.Future[Sample[Row]]"]) -> tuple[Sibling, ...]:
+        """The other responses; none with trigger "always", where nobody waits for them, unless the critic has to."""
+        if self.options.refinement.trigger == "always" and not self.critic.needs_group:
+            return ()
+        samples = await asyncio.gather(*(asyncio.shield(response) for response in responses))
+        return tuple(Sibling(one.text, one.score) for other, one in enumerate(samples) if other != slot)
+
+    def _mix(self, question: Question, samples: Sequence[Sample[Row]]) -> list[Sample[Row]]:
+        """The group's rows: k refinements in the first slots that were to be refined. Every slot gets its outcome."""
+        refinements = {slot: sample.refinement for slot, sample in enumerate(samples) if sample.refinement is not None}
+        chosen = self._select(question, refinements)
+        mixed = list(samples)
+        free = [slot for slot, sample in enumerate(samples) if sample.outcome is not Outcome.ALREADY_CORRECT]
+        for slot, refined_slot in zip(free, chosen, strict=False):
+            mixed[slot] = refinements[refined_slot]
+        for slot, sample in enumerate(samples):
+            if sample.outcome is None:
+                made = Outcome.SELECTED if slot in chosen else Outcome.NOT_SELECTED
+                sample.outcome = made if slot in refinements else Outcome.ABORTED
+        return mixed
+
+    def _select(self, question: Question, refinements: dict[int, Sample[Row]]) -> list[int]:
+        """The slots whose refinements join the group, the most wanted first."""
+        made = list(refinements.values())
+        positions = select_refinements(
+            [refinement.score for refinement in made],
             self.options.refinement.num,
             self.options.refinement.selection,
             group_rng(self.options.seed, question.step, question.index),
-            lengths=[sample.tokens for sample in samples],
-            log_probs=[-math.inf if sample.mean_log_prob is None else sample.mean_log_prob for sample in samples],
+            lengths=[refinement.tokens for refinement in made],
+            log_probs=[-math.inf if one.mean_log_prob is None else one.mean_log_prob for one in made],
         )
+        return [list(refinements)[position] for position in positions]
 
 
-@dataclass
-class _Response(Generic[Row]):
-    sample: Sample[Row]
-    critique: Critique | None = None
+def _response_record(sample: Sample[Any]) -> ResponseRecord:
+    made = sample.refinement
+    return ResponseRecord(
+        sample.text,
+        sample.score,
+        sample.tokens,
+        sample.critique,
+        sample.outcome,
+        None if made is None else _refinement_record(made),
+    )
 
-    def record(self) -> ResponseRecord:
-        return ResponseRecord(self.sample.text, self.sample.score, self.sample.tokens, self.critique)
 
-
-@dataclass
-class _Refined(Generic[Row]):
-    sample: Sample[Row]
-    slot: int
-    critique: Critique | None = None
-
-    def record(self) -> RefinementRecord:
-        sample = self.sample
-        return RefinementRecord(
-            self.slot,
-            sample.text,
-            sample.score,
-            sample.tokens,
-            generator=sample.generator,
-            mean_log_prob=sample.mean_log_prob,
-            critique=self.critique,
-        )
+def _refinement_record(sample: Sample[Any]) -> RefinementRecord:
+    return RefinementRecord(
+        sample.text,
+        sample.score,
+        sample.tokens,
+        sample.generator,
+        sample.mean_log_prob,
+        sample.prompt_truncated,
+        sample.critique,
+    )
 
 
 async def _cancel(tasks: Sequence["asyncio.Future[Any]"]) -> None:

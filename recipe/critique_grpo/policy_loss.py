@@ -15,8 +15,8 @@ from torch import Tensor
 from verl.trainer.ppo.core_algos import agg_loss, register_policy_loss
 from verl.workers.utils.losses import ppo_loss
 
-from recipe.critique_grpo.config import LOSS_MODE, LossConfig
-from recipe.critique_grpo.core_algos import compute_shaped_token_loss, policy_shaping
+from recipe.critique_grpo.core_algos import compute_shaped_token_loss, token_ratio
+from recipe.critique_grpo.options import LOSS_MODE, LossConfig
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ def shaped_policy_loss(
         advantages,
         rows.refinement_mask,
         gamma=options.gamma,
+        shaping=options.shaping,
         clip_ratio_low=options.clip_ratio_low,
         clip_ratio_high=options.clip_ratio_high,
         clip_refinement=options.clip_refinement,
@@ -60,9 +61,11 @@ def shaped_policy_loss(
     # Sum and count, each averaged over micro-batches by verl: their quotient is the mean over refinement tokens
     # even when some micro-batches have none.
     refinement_tokens = response_mask * rows.refinement_mask.unsqueeze(-1)
-    shaping = policy_shaping(log_prob.detach().exp(), options.gamma)
+    ratio = token_ratio(
+        old_log_prob, log_prob.detach(), rows.refinement_mask, gamma=options.gamma, shaping=options.shaping
+    )
     metrics = {
-        "shaping_ratio_sum": (shaping * refinement_tokens).sum().item(),
+        "shaping_ratio_sum": (ratio * refinement_tokens).sum().item(),
         "refinement_tokens": refinement_tokens.sum().item(),
         "ppo_kl": ((old_log_prob - log_prob.detach()) * response_mask).sum().item()
         / max(response_mask.sum().item(), 1),

@@ -9,8 +9,8 @@ from verl.trainer.ppo.core_algos import register_adv_est
 from verl.trainer.ppo.ray_trainer import RayPPOTrainer
 from verl.utils.config import omega_conf_to_dataclass
 
-from recipe.critique_grpo.config import LOSS_MODE, from_config
 from recipe.critique_grpo.core_algos import compute_mixed_group_advantage, refinement_set_weights
+from recipe.critique_grpo.options import LOSS_MODE, from_config
 from recipe.critique_grpo.policy_loss import critique_grpo_loss
 from recipe.critique_grpo.reward import FLAGS
 from recipe.critique_grpo.rollout_records import dump_rollout, rollout_metrics

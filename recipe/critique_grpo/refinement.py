@@ -18,11 +18,16 @@ def should_refine(trigger: str, scores: Sequence[float]) -> bool:
     """Whether a group is refined, from the scores of its initial responses.
 
     Args:
-        trigger: "all_failed" (paper: no initial response is correct), "always" (released script) or "never".
+        trigger: "all_failed" (paper: no initial response is correct), "some_failed" (at least one is wrong), "always"
+            (released script) or "never".
     """
-    if trigger == "all_failed":
-        return not any(is_correct(score) for score in scores)
-    return trigger == "always"
+    correct = [is_correct(score) for score in scores]
+    return {"all_failed": not any(correct), "some_failed": not all(correct), "always": True, "never": False}[trigger]
+
+
+def should_refine_response(trigger: str, score: float) -> bool:
+    """Whether this response of a group that is refined gets a refinement: "some_failed" leaves correct ones alone."""
+    return trigger != "some_failed" or not is_correct(score)
 
 
 def select_refinements(

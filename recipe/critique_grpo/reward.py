@@ -78,7 +78,7 @@ def compute_score(
     """
     extra_info = extra_info or {}
     where = f"sample {extra_info.get('index')} of data source {data_source!r}"
-    golds = _as_golds(ground_truth)
+    golds = golds_of({"ground_truth": ground_truth})
     if not golds:
         raise GroundTruthError(
             f"no ground truth for {where}: got {ground_truth!r}. Every row needs a non-empty reward_model.ground_truth."
@@ -197,8 +197,14 @@ def _present(value: Any) -> Any:
     return None if value is None or value != value else value
 
 
-def _as_golds(ground_truth: Any) -> list[str]:
-    """One or several true answers as non-empty, stripped strings."""
+def golds_of(reward_model: Mapping[str, Any]) -> list[str]:
+    """The accepted answers of a row, one or several, as non-empty, stripped strings; [] if it has none.
+
+    Args:
+        reward_model: the row's column; ``ground_truth`` may be a text, a number, or a list of them, which parquet hands
+            over as an array.
+    """
+    ground_truth: Any = reward_model.get("ground_truth")
     if hasattr(ground_truth, "tolist"):
         ground_truth = ground_truth.tolist()
     several = ground_truth if isinstance(ground_truth, list | tuple) else [ground_truth]

@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, TypeAlias
-from uuid import uuid4
 
 import torch
 from omegaconf import DictConfig
@@ -26,26 +25,29 @@ from verl.experimental.agent_loop.agent_loop import (
 )
 from verl.workers.rollout.llm_server import LLMServerClient
 
-from recipe.critique_grpo.config import from_config
-from recipe.critique_grpo.critics import make_critic
-from recipe.critique_grpo.failure_budget import FailureBudget
+from recipe.critique_grpo.critics import critic_types, declared_templates, make_critic
+from recipe.critique_grpo.critics.failure_budget import FailureBudget
 from recipe.critique_grpo.generators import (
-    Generated,
+    EndpointWriter,
     PolicyChat,
     PolicyClient,
+    PolicyWriter,
     endpoint_client,
-    reply_token_ids,
     unstreamed,
 )
-from recipe.critique_grpo.group_stage import GeneratorError, GroupStage, MixedGroup, Question, Sample
+from recipe.critique_grpo.group_stage import GroupStage, MixedGroup, Question, Sample
+from recipe.critique_grpo.options import from_config
 from recipe.critique_grpo.prompts import load_templates
-from recipe.critique_grpo.refinement import Message, cap_text, fit_refinement_prompt, request_seed
+from recipe.critique_grpo.refinement import Message, request_seed
+from recipe.critique_grpo.refiner import Refiner, Writer
+from recipe.critique_grpo.reward import golds_of
+from recipe.critique_grpo.rows import INITIAL, ORIGIN, REFINEMENT
 from recipe.critique_grpo.stage_clock import StageClock
-from verl_ext.chat_client import Chat, ChatError
+from verl_ext.chat_client import Chat
 from verl_ext.turnstile import Turnstile
 
-IS_REFINEMENT = "is_refinement"
 GENERATOR = "generator"  # who wrote the row: "policy" or "endpoint"
+FEEDBACK = "feedback"  # what the reward function says, for the critic
 RECORD = "group_record"
 TIMES = "stage_times"
 
@@ -73,34 +75,51 @@ class CritiqueRefinementWorker(AgentLoopWorker):
         self.clock = StageClock()
         super().__init__(config, PolicyClient.like(llm_client, clock=self.clock), *args, **kwargs)
         self.options = from_config(self.config)
-        self.templates = load_templates(self.options.critique.templates)
-        chat: Chat | None = None
-        if self.options.critique.type == "self":
-            chat = PolicyChat(
-                self.llm_client,
-                self._encode,
-                self._decode,
-                sampling={name: self.rollout_config[name] for name in ("temperature", "top_p", "top_k")}
-                | unstreamed(self.rollout_config.name),
-                eos_token_id=self.tokenizer.eos_token_id,
-                max_model_len=self.rollout_config.max_model_len,
-                seeded=self.options.seed_requests,
-            )
-        elif self.options.critique.type == "cot":
-            chat = endpoint_client(self.options.judge)
-        from_endpoint = self.options.refinement.generator == "endpoint"
-        self.generator = endpoint_client(self.options.generator) if from_endpoint else None
-        self.generator_budget = FailureBudget(
+        self._unstreamed = unstreamed(self.rollout_config.name)
+        templates = load_templates(self.options.critique.templates, declared_templates())
+        self.refiner = Refiner(
+            self.options,
+            templates,
+            self._writer(),
+            encode=self._encode,
+            encode_text=partial(self.tokenizer.encode, add_special_tokens=False),
+            decode=self._decode,
+        )
+        critic = make_critic(self.options, templates, self._chat())
+        self.stage: GroupStage[Row] = GroupStage(self.options, critic, self.clock)
+        self._groups: dict[str, _Group] = {}
+        self._under_way: set[asyncio.Task[Any]] = set()
+        self.turnstile = Turnstile()
+
+    def _chat(self) -> Chat | None:
+        """Whom the critic asks."""
+        asks = critic_types()[self.options.critique.type].asks
+        if asks == "judge":
+            return endpoint_client(self.options.judge)
+        if asks is None:
+            return None
+        return PolicyChat(
+            self.llm_client,
+            self._encode,
+            self._decode,
+            sampling={name: self.rollout_config[name] for name in ("temperature", "top_p", "top_k")} | self._unstreamed,
+            eos_token_id=self.tokenizer.eos_token_id,
+            max_model_len=self.rollout_config.max_model_len,
+            seeded=self.options.seed_requests,
+        )
+
+    def _writer(self) -> Writer:
+        """Who refines."""
+        length = self.rollout_config.response_length
+        if self.options.refinement.generator == "policy":
+            return PolicyWriter(self.llm_client, length, log_probs=self.options.refinement.selection == "likeliest")
+        budget = FailureBudget(
             self.options.critique.failure_budget,
             "requests for a refinement failed",
             "Mend the endpoint (critique_grpo.generator)",
         )
-        critic = make_critic(self.options, self.templates, chat)
-        self.stage: GroupStage[Row] = GroupStage(self.options, critic, self.clock)
-        self._groups: dict[str, _Group] = {}
-        self._under_way: set[asyncio.Task[Any]] = set()
-        self._unstreamed = unstreamed(self.rollout_config.name)
-        self.turnstile = Turnstile()
+        client = endpoint_client(self.options.generator)
+        return EndpointWriter(client, self.tokenizer, length, self.clock, budget)
 
     async def generate_sequences(self, batch: DataProto) -> DataProto:
         """As verl's, with the stage clock restarted. If it fails, nothing that it has started goes on."""
@@ -133,7 +152,9 @@ class CritiqueRefinementWorker(AgentLoopWorker):
             del self._groups[uid]
         sampling_params = self._request_params(sampling_params, trajectory["step"], kwargs, slot, "sample")
         try:
-            sample = self._sample(await super()._run_agent_loop(sampling_params, trajectory, **kwargs))
+            row = await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
+            row.extra_fields |= {ORIGIN: INITIAL, GENERATOR: "policy"}
+            sample = self._sample(row)
         except asyncio.CancelledError:
             group.mixed.cancel()  # the others would wait for this row for ever
             raise
@@ -146,8 +167,6 @@ class CritiqueRefinementWorker(AgentLoopWorker):
         mixed = await asyncio.shield(group.mixed)
         row = mixed.samples[slot].row
         row.reward_score = mixed.samples[slot].score
-        row.extra_fields[IS_REFINEMENT] = mixed.refined[slot]
-        row.extra_fields.setdefault(GENERATOR, "policy")
         if slot == 0:
             row.extra_fields[RECORD] = mixed.record.for_transport(with_texts=self.options.dump_dir is not None)
         return row
@@ -158,17 +177,10 @@ class CritiqueRefinementWorker(AgentLoopWorker):
             step=step,
             index=str(kwargs.get("index", "")),
             text=str(kwargs["raw_prompt"][-1]["content"]),
-            ground_truth=_first_answer(kwargs["reward_model"]["ground_truth"]),
+            ground_truth=next(iter(golds_of(kwargs["reward_model"])), ""),  # of several that are accepted, the first
         )
-        truncated: list[int] = []
-        refine = partial(self._refine, sampling_params, step, kwargs, truncated)
-
-        async def mixed() -> MixedGroup[Row]:
-            result = await self.stage.mixed_group(question, group.initial, refine)
-            result.record.prompt_truncated = len(truncated)
-            return result
-
-        group.mixed = asyncio.ensure_future(mixed())
+        refine = partial(self._refine, sampling_params, step, kwargs)
+        group.mixed = asyncio.ensure_future(self.stage.mixed_group(question, group.initial, refine))
         self._track(group.mixed)
         return group
 
@@ -182,39 +194,21 @@ class CritiqueRefinementWorker(AgentLoopWorker):
         sampling_params: dict[str, Any],
         step: int,
         kwargs: dict[str, Any],
-        truncated: list[int],
         slot: int,
         response: Sample[Row],
         critique: str,
-    ) -> Sample[Row] | None:
-        """One refinement: the question's prompt with the token ids as sampled. None if its request is too long."""
+    ) -> Sample[Row]:
+        """One refinement, as a row with the question's own prompt and the token ids as sampled."""
         prompt_ids, response_ids = _valid_tokens(response.row)
-        await self.turnstile.wait()
-        critique = cap_text(
-            critique,
-            self.options.critique.cap_tokens,
-            lambda text: self.tokenizer.encode(text, add_special_tokens=False),
-            self._decode,
-        )
-        prompt = fit_refinement_prompt(
+        await self.turnstile.wait()  # the request is made and tokenised
+        started = time.perf_counter()
+        generated = await self.refiner.refine(
             list(kwargs["raw_prompt"]),
             response_ids,
-            self.templates.request(critique, str(kwargs["raw_prompt"][-1]["content"])),
-            budget=self.options.refinement.max_prompt_length,
-            encode=self._encode,
-            decode=self._decode,
+            critique,
+            params=self._request_params(sampling_params, step, kwargs, slot, "refine"),
+            seed=request_seed(self.options.seed, step, kwargs.get("index", ""), slot, "refine"),
         )
-        if prompt is None:
-            return None
-        if prompt.truncated:
-            truncated.append(slot)
-        started = time.perf_counter()
-        if self.generator is None:
-            params = self._request_params(sampling_params, step, kwargs, slot, "refine")
-            generated = await self._policy_refinement(prompt.token_ids, params)
-        else:
-            seed = request_seed(self.options.seed, step, kwargs.get("index", ""), slot, "refine")
-            generated = await self._endpoint_refinement(prompt.messages, seed)
         output = AgentLoopOutput(
             prompt_ids=prompt_ids,
             response_ids=generated.token_ids,
@@ -225,40 +219,21 @@ class CritiqueRefinementWorker(AgentLoopWorker):
                 **generated.extra_fields,
                 "turn_scores": [],
                 "tool_rewards": [],
+                ORIGIN: REFINEMENT,
                 GENERATOR: self.options.refinement.generator,
             },
         )
-        row = await self._agent_loop_postprocess(output, False, **kwargs)
-        return self._sample(row, generated.mean_log_prob, self.options.refinement.generator)
+        sample = self._sample(await self._agent_loop_postprocess(output, False, **kwargs))
+        sample.mean_log_prob, sample.prompt_truncated = generated.mean_log_prob, generated.prompt_truncated
+        return sample
 
-    async def _policy_refinement(self, prompt_ids: list[int], sampling_params: dict[str, Any]) -> Generated:
-        length = self.rollout_config.response_length
-        likeliest = self.options.refinement.selection == "likeliest"
-        output = await self.llm_client.generate(
-            uuid4().hex,
-            stage="refine",
-            prompt_ids=prompt_ids,
-            sampling_params={"max_tokens": length, **sampling_params, "logprobs": likeliest},
-        )
-        log_probs = output.log_probs[:length] if likeliest and output.log_probs else None
-        return Generated(list(output.token_ids[:length]), log_probs, output.extra_fields)
-
-    async def _endpoint_refinement(self, messages: list[Message], seed: int) -> Generated:
-        assert self.generator is not None
-        length = self.rollout_config.response_length
-        with self.clock.under_way("refine"):
-            try:
-                reply = await self.generator(messages, seed=seed, max_tokens=length)
-            except ChatError as error:
-                self.generator_budget.failed("the generator could not be asked", str(error))
-                raise GeneratorError(str(error)) from error
-        self.generator_budget.passed()
-        self.clock.count_tokens("refine", reply.tokens)
-        return Generated(reply_token_ids(reply, self.tokenizer, length))
-
-    async def _compute_score(self, *args: Any, **kwargs: Any) -> None:
+    async def _compute_score(self, outputs: list[AgentLoopOutput], kwargs: dict[str, Any]) -> None:
         with self.clock.under_way("score"):
-            await super()._compute_score(*args, **kwargs)
+            await super()._compute_score(outputs, kwargs)
+        fields = outputs[-1].extra_fields
+        # It is for the critic alone. verl would make a column of it and wants one of every row, if the first has one.
+        feedback = (fields.get("reward_extra_info") or {}).pop(FEEDBACK, None)
+        fields[FEEDBACK] = "" if feedback is None else str(feedback)
 
     async def _agent_loop_postprocess(self, *args: Any, **kwargs: Any) -> Row:
         await self.turnstile.wait()  # verl pads a row
@@ -273,10 +248,18 @@ class CritiqueRefinementWorker(AgentLoopWorker):
             params["seed"] = request_seed(self.options.seed, step, kwargs.get("index", ""), slot, stage)
         return params
 
-    def _sample(self, row: Row, mean_log_prob: float | None = None, generator: str = "policy") -> Sample[Row]:
-        assert row.reward_score is not None, "the stage needs scores during the rollout (see config.validate)"
-        token_ids = _valid_tokens(row)[1]
-        return Sample(row, self._decode(token_ids), float(row.reward_score), len(token_ids), mean_log_prob, generator)
+    def _sample(self, row: Row) -> Sample[Row]:
+        assert row.reward_score is not None, "the stage needs scores during the rollout (see startup/validate.py)"
+        token_ids, fields = _valid_tokens(row)[1], row.extra_fields
+        return Sample(
+            row,
+            self._decode(token_ids),
+            float(row.reward_score),
+            len(token_ids),
+            origin=fields[ORIGIN],
+            generator=fields[GENERATOR],
+            feedback=fields.get(FEEDBACK, ""),
+        )
 
     def _encode(self, messages: list[Message]) -> list[int]:
         template_kwargs = dict(self.config.data.get("apply_chat_template_kwargs", {}))
@@ -289,19 +272,16 @@ class CritiqueRefinementWorker(AgentLoopWorker):
 
     def _postprocess(self, inputs: list[Row], *args: Any, **kwargs: Any) -> DataProto:
         """verl's batch plus ``refinement_mask``, a (bs,) bool tensor, and the stage's records and times."""
-        flags = [bool(row.extra_fields.pop(IS_REFINEMENT, False)) for row in inputs]
-        inputs[0].extra_fields[TIMES] = self.clock.times()
-        inputs[0].extra_fields.setdefault(RECORD, None)
-        inputs[0].extra_fields.setdefault(GENERATOR, "policy")
+        for row in inputs:
+            row.extra_fields.pop(FEEDBACK, None)
+        first = inputs[0].extra_fields  # validation has no rows of the stage, but the same columns
+        first[TIMES] = self.clock.times()
+        for column, value in ((RECORD, None), (GENERATOR, "policy"), (ORIGIN, INITIAL)):
+            first.setdefault(column, value)
         output = super()._postprocess(inputs, *args, **kwargs)
-        output.batch["refinement_mask"] = torch.tensor(flags, dtype=torch.bool)
+        refined = [origin == REFINEMENT for origin in output.non_tensor_batch[ORIGIN]]
+        output.batch["refinement_mask"] = torch.tensor(refined, dtype=torch.bool)
         return output
-
-
-def _first_answer(ground_truth: Any) -> str:
-    """The true answer as text; of several that are accepted, the first."""
-    several = ground_truth.tolist() if hasattr(ground_truth, "tolist") else ground_truth
-    return str(several[0] if isinstance(several, list | tuple) else several)
 
 
 def _valid_tokens(row: Row) -> tuple[list[int], list[int]]:

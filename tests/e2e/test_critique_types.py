@@ -92,6 +92,9 @@ def runs(
             "first": {"critique": {"type": "indicative_gt"}},
             "second": {"critique": {"type": "indicative_gt"}},
             **{name: {"critique": {"type": name}} for name in ("retry", "inverted", "random")},
+            "peers": {"critique": {"type": "peers"}, "refinement": {"trigger": "some_failed"}},
+            "group": {"critique": {"type": "group"}, "loss": {"shaping": "none"}},
+            "feedback": {"critique": {"type": "feedback"}},
             "indicative": {"critique": {"type": "indicative"}, "refinement": {"selection": "likeliest", "num": 2}},
             "self": {
                 "critique": {
@@ -134,7 +137,10 @@ def runs(
             "trainer.resume_mode=disable",
             "data.shuffle=false",
             "actor_rollout_ref.rollout.max_model_len=640",
+            "critique_grpo.refinement.max_prompt_length=480",
             f"trainer.default_local_dir={folder}/checkpoints",
+            f"reward.custom_reward_function.path={TESTS}/e2e/rewards.py",
+            f"+reward.custom_reward_function.reward_kwargs.current={folder}/current",
         ]
         run_logged(command, folder / "train.log", environment, timeout=1500)
         counted = re.findall(r"^vllm:request_success_total\{[^}]*\} (\S+)", get(f"{real[:-3]}/metrics"), re.MULTILINE)
@@ -168,7 +174,24 @@ def critiques(groups: Dump) -> Dump:
     return [response["critique"] for group in groups for response in group["responses"]]
 
 
-TRAINED = ["indicative", "retry", "inverted", "random", "self", "faulty", "rewarding", "stronger", "cot"]
+def refinements(groups: Dump) -> Dump:
+    return [one["refinement"] for group in groups for one in group["responses"] if one["refinement"]]
+
+
+TRAINED = [
+    "peers",
+    "group",
+    "feedback",
+    "indicative",
+    "retry",
+    "inverted",
+    "random",
+    "self",
+    "faulty",
+    "rewarding",
+    "stronger",
+    "cot",
+]
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -178,8 +201,9 @@ def test_training_goes_through(runs: dict[str, Any], name: str) -> None:
     assert len(run["steps"]) == STEPS
     assert len(run["groups"]) == STEPS * GROUPS
     for group in run["groups"]:
-        assert len(group["responses"]) == N
-        assert sum(refinement["selected"] for refinement in group["refinements"]) == (k if group["triggered"] else 0)
+        outcomes = [response["outcome"] for response in group["responses"]]
+        assert len(outcomes) == N and outcomes.count("selected") == (k if group["triggered"] else 0)
+        assert (None not in outcomes) == group["triggered"]
     assert all(0 < step["critique_grpo/refined_fraction"] <= k / N for step in run["steps"])
     assert all(step["critique_grpo/timing_s/idle"] <= step["critique_grpo/timing_s/rollout"] for step in run["steps"])
 
@@ -198,6 +222,45 @@ def test_what_critics_without_a_judge_say(runs: dict[str, Any]) -> None:
     assert said("inverted") == {"Your answer is correct."}
     assert said("random") == {"Your answer is wrong.", "Your answer is correct."}
     assert said("retry") == {""}
+
+
+def texts(group: dict[str, Any], right: bool) -> set[str]:
+    return {response["text"] for response in group["responses"] if (response["score"] >= 1) == right}
+
+
+def test_peers_and_some_failed_in_the_dump(runs: dict[str, Any]) -> None:
+    mixed = 0
+    for group in runs["peers"]["groups"]:
+        right, wrong = texts(group, True), texts(group, False)
+        assert group["triggered"] == bool(wrong) and "trigger some_failed" in group["reason"]
+        for response in group["responses"] if wrong else ():
+            assert (response["outcome"] == "already correct") == (response["score"] >= 1)
+            if response["score"] < 1:
+                said = response["critique"]["text"]
+                mixed += bool(right)
+                assert said.startswith("Your answer is wrong.")
+                assert any(f"is correct:\n\n{text}" in said for text in right) == bool(right)
+                others = wrong - {response["text"]}
+                assert any(said.endswith(f"its mistake:\n\n{text}") for text in others) == bool(others)
+    assert mixed > 0, "no group had right and wrong responses"
+    assert all(0 < step["critique_grpo/trigger_rate"] <= 1 for step in runs["peers"]["steps"])
+
+
+def test_group_critiques_in_the_dump(runs: dict[str, Any]) -> None:
+    refined = [group for group in runs["group"]["groups"] if group["triggered"]]
+    assert 0 < len(refined) < GROUPS * STEPS
+    for group in refined:
+        for response in group["responses"]:
+            others = texts(group, False) - {response["text"]}
+            assert all(text in response["critique"]["text"] for text in others)
+            assert response["critique"]["text"].count("Attempt ") == len(others)
+
+
+def test_feedback_in_the_dump_is_what_the_reward_function_says(runs: dict[str, Any]) -> None:
+    for group in runs["feedback"]["groups"]:
+        for response in group["responses"]:
+            expected = f"Expected {group['ground_truth']}, got {len(response['text'])} characters."
+            assert response["critique"]["text"] == expected and response["critique"]["valid"]
 
 
 def test_a_judge_that_misbehaves_costs_no_request_and_is_counted(runs: dict[str, Any]) -> None:
@@ -225,7 +288,7 @@ def test_the_run_stops_when_too_many_critiques_are_fallbacks(runs: dict[str, Any
 
 def test_the_verdict_is_the_reward_when_the_critic_decides(runs: dict[str, Any]) -> None:
     groups = runs["rewarding"]["groups"]
-    rows = [row for group in groups for row in [*group["responses"], *group["refinements"]]]
+    rows = [row for group in groups for row in [*group["responses"], *refinements([group])]]
     assert {row["score"] for row in rows} == {0.0, 1.0}
     assert all(row["score"] == float(row["critique"]["verdict"]) for row in rows)
     assert any(step["actor/grad_norm"] > 0 for step in runs["rewarding"]["steps"])
@@ -233,12 +296,12 @@ def test_the_verdict_is_the_reward_when_the_critic_decides(runs: dict[str, Any])
 
 def test_another_models_text_enters_as_token_ids_and_is_marked(runs: dict[str, Any]) -> None:
     groups = runs["stronger"]["groups"]
-    assert {refinement["text"] for group in groups for refinement in group["refinements"]} == {"It is \\boxed{6}."}
-    assert {refinement["generator"] for group in groups for refinement in group["refinements"]} == {"endpoint"}
+    assert {refinement["text"] for refinement in refinements(groups)} == {"It is \\boxed{6}."}
+    assert {refinement["generator"] for refinement in refinements(groups)} == {"endpoint"}
     failed = sum(step["critique_grpo/generator_errors"] for step in runs["stronger"]["steps"])
     assert 0 < failed <= runs["stronger requests"]["behaviours"]["401"]  # those on their way may have been aborted
     # 6 is the answer to some of the questions. There, the refinements that are slower than the first are aborted.
-    right = [group for group in groups if any(refinement["score"] for refinement in group["refinements"])]
+    right = [group for group in groups if any(refinement["score"] for refinement in refinements([group]))]
     assert right and all(group["ground_truth"] == "6" for group in right)
     assert sum(step["critique_grpo/refinements_aborted"] for step in runs["stronger"]["steps"]) > 0
 

@@ -77,7 +77,8 @@ def test_training_is_killed_and_goes_on(tmp_path: Path, overrides: list[str], cp
         assert f"critique_grpo/{name}" in last
     groups = lines(tmp_path / "rollouts" / "3.jsonl")
     assert len(groups) == 6
-    assert all(sum(refinement["selected"] for refinement in group["refinements"]) == 1 for group in groups)
+    assert all([response["outcome"] for response in group["responses"]].count("selected") == 1 for group in groups)
+    assert all(group["reason"].startswith("refined, trigger all_failed: 0 of 4") for group in groups)
     assert all(response["critique"] for group in groups for response in group["responses"])
 
     model = tmp_path / "model"

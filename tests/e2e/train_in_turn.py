@@ -25,9 +25,9 @@ class InTurnRunner:
     """Starts the recipe's trainer as its task runner does; ``fit`` is called once for every run."""
 
     def run(self, config: Any) -> None:
-        from recipe.critique_grpo.config import validate
         from recipe.critique_grpo.ray_trainer import RayCritiqueGRPOTrainer
         from recipe.critique_grpo.start import run_task
+        from recipe.critique_grpo.startup.validate import validate
 
         class InTurnTrainer(RayCritiqueGRPOTrainer):
             def fit(self) -> None:
@@ -35,6 +35,7 @@ class InTurnRunner:
                 for name, options in self.config.in_turn.runs.items():
                     folder = Path(self.config.in_turn.folder) / name
                     folder.mkdir(parents=True)
+                    (folder.parent / "current").write_text(name)
                     os.environ["VERL_FILE_LOGGER_PATH"] = str(folder / "metrics.jsonl")
                     changes = OmegaConf.create({"dump_dir": str(folder / "rollouts"), **options})
                     self.config.critique_grpo = OmegaConf.merge(untouched, changes)

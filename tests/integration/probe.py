@@ -125,7 +125,7 @@ def rollout(trainer: Any, workers: int) -> tuple[DataProto, dict[str, Any]]:
     for row in torch.nonzero(mask).flatten().tolist():
         length = int(batch.batch["response_mask"][row].sum())
         refinements.append(decode(batch.batch["responses"][row, :length], skip_special_tokens=True))
-    selected = [refinement.text for record in records for refinement in record.refinements if refinement.selected]
+    selected = [refinement.text for record in records for refinement in record.selected]
     return batch, {
         "rows": [int((uids == uid).sum()) for uid in dict.fromkeys(uids)],
         "refined": [int(mask[torch.as_tensor(uids == uid)].sum()) for uid in dict.fromkeys(uids)],

@@ -80,6 +80,7 @@ async def measure(model: str, groups: int, n: int) -> None:
         config = compose("critique_grpo_trainer", overrides=overrides)
     worker = Worker(config, LLMServerClient(config))
     worker.llm_client = SimulatedClient(config, clock=worker.clock)
+    worker.refiner.write.client = worker.llm_client  # type: ignore[attr-defined]
     rows = groups * n
 
     def column(values: list[Any]) -> Any:

@@ -9,7 +9,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from recipe.critique_grpo.config import ConfigError, CritiqueGRPOConfig, validate
+from recipe.critique_grpo.options import ConfigError, CritiqueGRPOConfig
+from recipe.critique_grpo.startup.validate import validate
 
 RECIPE = Path(__file__).parents[2] / "recipe/critique_grpo"
 PRESETS = ["default", "paper", "released", "grpo"]

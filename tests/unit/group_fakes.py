@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from recipe.critique_grpo.config import CritiqueConfig, CritiqueGRPOConfig, RefinementConfig, RewardConfig
-from recipe.critique_grpo.critics import Critique, Subject
-from recipe.critique_grpo.group_stage import GeneratorError, GroupStage, MixedGroup, Question, Sample
+from recipe.critique_grpo.critics import Critic, Critique, Subject
+from recipe.critique_grpo.group_stage import GroupStage, MixedGroup, Question, Sample
+from recipe.critique_grpo.options import CritiqueConfig, CritiqueGRPOConfig, RefinementConfig, RewardConfig
+from recipe.critique_grpo.rows import REFINEMENT, GeneratorFailed, PromptTooLong
 from recipe.critique_grpo.stage_clock import StageClock
 
 T = TypeVar("T")
@@ -29,7 +30,7 @@ def options(
     )
 
 
-class World:
+class World(Critic):
     """Samples, critiques and refines one group as scripted; remembers what was asked, done and cancelled.
 
     Response and refinement of slot 2 read "answer 2" and "better 2"; what happens to them is called "sample 2",
@@ -41,6 +42,7 @@ class World:
         sampling, critiquing, refining: turns of the event loop each takes, by slot or for all; FOREVER never ends.
         fails: what raises once it is done.
         tokens, log_probs: of the refinements, by slot.
+        needs_group: whether its critic has to see all responses.
     """
 
     def __init__(
@@ -56,7 +58,9 @@ class World:
         fails: Sequence[str] = (),
         tokens: Sequence[int] = (1,) * 8,
         log_probs: Sequence[float | None] = (None,) * 8,
+        needs_group: bool = False,
     ) -> None:
+        self.needs_group = needs_group  # type: ignore[misc]  # of a type it is a property of the class
         self.initial, self.refined, self.tokens, self.log_probs = initial, refined, tokens, log_probs
         self.says, self.fails = says, fails
         self.turns = {"sample": sampling, "critique": critiquing, "refine": refining}
@@ -81,21 +85,22 @@ class World:
         return await self._do(f"critique {subject.response.rsplit(' ')[-1]}", lambda: self.says(subject))
 
     async def _sample(self, slot: int) -> Sample[str]:
-        sample = Sample(f"row {slot}", f"answer {slot}", self.initial[slot], tokens=10 + slot)
+        said = f"feedback {slot}"
+        sample = Sample(f"row {slot}", f"answer {slot}", self.initial[slot], tokens=10 + slot, feedback=said)
         return await self._do(f"sample {slot}", lambda: sample)
 
-    async def _refine(self, slot: int, response: Sample[str], critique: str) -> Sample[str] | None:
+    async def _refine(self, slot: int, response: Sample[str], critique: str) -> Sample[str]:
         assert response.text == f"answer {slot}"
         return await self._do(f"refine {slot}", lambda: self._refined(slot))
 
-    def _refined(self, slot: int) -> Sample[str] | None:
+    def _refined(self, slot: int) -> Sample[str]:
         score = self.refined[slot]
         if score is None:
-            return None
+            raise PromptTooLong
         if score == UNWRITTEN:
-            raise GeneratorError("nobody there")
+            raise GeneratorFailed("nobody there")
         tokens, log_prob = self.tokens[slot], self.log_probs[slot]
-        return Sample(f"refined row {slot}", f"better {slot}", score, tokens, log_prob, generator="endpoint")
+        return Sample(f"refined row {slot}", f"better {slot}", score, tokens, REFINEMENT, "endpoint", log_prob)
 
     async def _do(self, name: str, result: Callable[[], T]) -> T:
         what, slot = name.split()
@@ -144,3 +149,17 @@ async def in_time(waiting: Awaitable[T]) -> T:
 
 def rows(mixed: MixedGroup[str]) -> list[str]:
     return [sample.row for sample in mixed.samples]
+
+
+def refined(mixed: MixedGroup[str]) -> list[bool]:
+    """Which rows are refinements, as their origin says."""
+    return [sample.origin == REFINEMENT for sample in mixed.samples]
+
+
+def outcomes(mixed: MixedGroup[str]) -> list[str | None]:
+    return [response.outcome and response.outcome.value for response in mixed.record.responses]
+
+
+def refined_slots(mixed: MixedGroup[str]) -> list[int]:
+    """The slots of which there is a refinement."""
+    return [slot for slot, response in enumerate(mixed.record.responses) if response.refinement]

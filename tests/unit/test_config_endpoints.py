@@ -1,21 +1,25 @@
 """Options of ``judge`` and ``generator``. All but the model's name are checked whether they are used or not."""
 
-import pytest
-from composed import own
+from typing import Any
 
-from recipe.critique_grpo.config import ConfigError, from_config
+import pytest
+from composed import composed, own, refusal
+
+from recipe.critique_grpo.options import ConfigError, from_config
+from recipe.critique_grpo.startup.validate import validate
 
 pytestmark = pytest.mark.unit
 both = pytest.mark.parametrize("name", ["judge", "generator"])
 
 
 def test_who_is_asked_needs_a_name() -> None:
-    for asked, name in (("critique.type", "judge"), ("refinement.generator", "generator")):
-        who = {asked: "cot" if name == "judge" else "endpoint"}
+    for asked, name in (("critique__type", "judge"), ("refinement__generator", "generator")):
+        who: dict[str, Any] = {f"critique_grpo__{asked}": "cot" if name == "judge" else "endpoint"}
         for model in (None, ""):
-            with pytest.raises(ConfigError, match=f"critique_grpo.{name}.model is not set"):
-                from_config(own(**who, **{f"{name}.model": model}))
-        from_config(own(**who, **{f"{name}.model": "strong"}))
+            assert f"critique_grpo.{name}.model is not set" in refusal(
+                **who, **{f"critique_grpo__{name}__model": model}
+            )
+        validate(composed(**who, **{f"critique_grpo__{name}__model": "strong"}))
 
 
 @both
@@ -54,9 +58,7 @@ def test_a_client_has_1000_connections(name: str) -> None:
 def test_an_address_that_may_hold_a_secret_or_cannot_be_asked_is_refused_without_showing_it(
     name: str, url: str
 ) -> None:
-    with pytest.raises(ConfigError) as error:
-        from_config(own(**{f"{name}.base_url": url}))
-    message = str(error.value)
+    message = refusal(**{f"critique_grpo__{name}__base_url": url})
     assert f"critique_grpo.{name}.base_url is not of the form http(s)://host" in message
     assert "environment variable named by api_key_env" in message and "hunter2" not in message
 
@@ -64,7 +66,8 @@ def test_an_address_that_may_hold_a_secret_or_cannot_be_asked_is_refused_without
 @both
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8000/v1", "https://judge.example.org/v1/", None])
 def test_a_plain_address_is_taken(name: str, url: str | None) -> None:
-    assert getattr(from_config(own(**{f"{name}.base_url": url})), name).base_url == url
+    options = validate(composed(**{f"critique_grpo__{name}__base_url": url}))
+    assert getattr(options, name).base_url == url
 
 
 @both

@@ -1,5 +1,6 @@
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,10 +9,12 @@ from torch import Tensor
 from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
 
 from recipe.critique_grpo.core_algos import (
+    SHAPINGS,
     compute_mixed_group_advantage,
     compute_shaped_token_loss,
     policy_shaping,
     refinement_set_weights,
+    token_ratio,
 )
 
 pytestmark = pytest.mark.unit
@@ -64,6 +67,40 @@ def test_shaping_gradient_is_largest_at_gamma(gamma: float) -> None:
     close(gradient[-1], 0.25)
     assert gradient.argmax() == len(gradient) - 1
     assert gradient[:-1].max() <= 0.25
+
+
+SHAPED = {name: shaping for name, shaping in SHAPINGS.items() if shaping is not None}
+
+
+@pytest.mark.parametrize("gamma", [0.01, 0.1, 0.9])
+@pytest.mark.parametrize("name", SHAPED)
+def test_both_forms_of_a_shaping_are_the_same(name: str, gamma: float) -> None:
+    shaping = SHAPED[name]
+    close(shaping.of_log_prob(PROBS.log(), gamma), shaping.of_prob(PROBS, gamma))
+    tiny = shaping.of_log_prob(torch.tensor([-300.0, -90.0], dtype=torch.float64), gamma)
+    assert torch.isfinite(tiny).all()
+
+
+@pytest.mark.parametrize("gamma", [0.01, 0.1, 0.9])
+def test_the_closed_form_of_each_shaping(gamma: float) -> None:
+    """A new entry needs a line here."""
+    closed = {"rational": PROBS / (PROBS + gamma)}
+    assert closed.keys() == SHAPED.keys()
+    for name, expected in closed.items():
+        close(SHAPED[name].of_prob(PROBS, gamma), expected)
+
+
+def test_without_shaping_refinements_are_rows_like_any_other() -> None:
+    """The plain, clippable ratio: also where refinements are otherwise left unclipped."""
+    old, new, advantages = batch()
+    clip: dict[str, Any] = {"clip_ratio_low": 0.2, "clip_ratio_high": 0.3}
+    none = torch.zeros_like(SOME_REFINED)
+    plain = compute_shaped_token_loss(old, new, advantages, none, gamma=0.1, **clip)
+    unshaped = compute_shaped_token_loss(old, new, advantages, SOME_REFINED, gamma=0.1, shaping="none", **clip)
+    shaped = compute_shaped_token_loss(old, new, advantages, SOME_REFINED, gamma=0.1, **clip)
+    assert torch.equal(unshaped, plain) and not torch.equal(shaped, plain)
+    ratio = token_ratio(old, new, SOME_REFINED, gamma=0.1, shaping="none")
+    assert torch.equal(ratio, token_ratio(old, new, none, gamma=1.0))
 
 
 # --- token loss -----------------------------------------------------------------------------------------------------

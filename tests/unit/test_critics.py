@@ -4,24 +4,43 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from recipe.critique_grpo import critics
-from recipe.critique_grpo.config import JUDGED, CritiqueConfig, CritiqueGRPOConfig
-from recipe.critique_grpo.critics import Critique, Subject, critic_types, make_critic
-from recipe.critique_grpo.prompts import Templates
+from recipe.critique_grpo.critics import Critique, Sibling, Subject, critic_types, declared_templates, make_critic
+from recipe.critique_grpo.critics.failure_budget import WARM_UP, FailureBudgetExceeded
+from recipe.critique_grpo.options import ConfigError, CritiqueConfig, CritiqueGRPOConfig
+from recipe.critique_grpo.prompts import Templates, load_templates
 
 pytestmark = pytest.mark.unit
 
+SIBLINGS = (Sibling("lost {a}", 0.0), Sibling("found {b}", 1.0), Sibling("lost c", 0.5), Sibling("found d", 1.0))
 
-def critique(kind: str, correct: bool | None, seed: int = 0, **templates: Any) -> Critique:
-    critic = make_critic(CritiqueGRPOConfig(critique=CritiqueConfig(type=kind)), Templates(**templates), None)
-    subject = Subject("What is {1/2}?", "It is \\boxed{2}.", r"\frac{1}{2}", correct, seed)
-    return asyncio.run(critic.critique(subject))
+
+def templates(**own: str) -> Templates:
+    return Templates({**load_templates(None, declared_templates()).texts, **own})
+
+
+def subject(correct: bool | None, seed: int = 0, **more: Any) -> Subject:
+    return Subject("What is {1/2}?", "It is \\boxed{2}.", r"\frac{1}{2}", correct, seed, **more)
+
+
+def critique(kind: str, correct: bool | None, seed: int = 0, **own: str) -> Critique:
+    critic = make_critic(CritiqueGRPOConfig(critique=CritiqueConfig(type=kind)), templates(**own), None)
+    return asyncio.run(critic.critique(subject(correct, seed)))
 
 
 def test_the_files_of_the_package_name_the_critique_types() -> None:
-    assert set(critic_types()) == {"indicative", "indicative_gt", "cot", "self", "retry", "inverted", "random"}
-    assert set(JUDGED) < set(critic_types())
+    assert set(critic_types()) == {
+        *("indicative", "indicative_gt", "cot", "self", "peers", "group", "feedback", "retry", "inverted", "random")
+    }
+
+
+def test_what_each_type_declares() -> None:
+    types = critic_types()
+    assert {name: one.asks for name, one in types.items() if one.asks} == {"cot": "judge", "self": "policy"}
+    assert {name for name, one in types.items() if one.has_verdict} == {"cot", "self"}
+    assert {name for name, one in types.items() if one.needs_group} == {"peers", "group"}
 
 
 def test_indicative_says_right_or_wrong_and_no_more() -> None:
@@ -59,29 +78,131 @@ def test_retry_says_nothing(correct: bool | None) -> None:
     assert critique("retry", correct) == Critique("")
 
 
-@pytest.mark.parametrize("kind", ["indicative", "indicative_gt", "inverted"])
+@pytest.mark.parametrize("kind", ["indicative", "indicative_gt", "inverted", "peers", "group"])
 def test_critics_without_a_judge_cannot_decide(kind: str) -> None:
-    with pytest.raises(ValueError, match="reward.source=critique needs cot or self"):
+    with pytest.raises(ValueError, match="reward.source=critique needs one that can"):
         critique(kind, None)
 
 
-@pytest.mark.parametrize("kind", JUDGED)
+@pytest.mark.parametrize("kind", ["cot", "self"])
 def test_a_judge_needs_somebody_to_ask(kind: str) -> None:
     with pytest.raises(ValueError, match=kind):
         critique(kind, False)
 
 
-def test_a_new_type_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the package's docstring says, with a folder of its own in place of the package's."""
-    (tmp_path / "polite.py").write_text(
-        "from recipe.critique_grpo.critics.protocol import Critique\n"
-        "class Polite:\n"
-        "    async def critique(self, subject):\n"
-        "        return Critique(f'Forgive me, but {subject.response}?')\n"
-        "TYPES = {'polite': lambda options, templates, chat: Polite()}\n"
-    )
+# --- the other responses of the group -------------------------------------------------------------------------------
+
+
+def of_siblings(kind: str, siblings: tuple[Sibling, ...], seed: int = 0, **own: str) -> str:
+    critic = make_critic(CritiqueGRPOConfig(critique=CritiqueConfig(type=kind)), templates(**own), None)
+    text = asyncio.run(critic.critique(subject(False, seed, siblings=siblings))).text
+    assert text is not None
+    return text
+
+
+SHORT = {"indicative_wrong": "no", "peer_success": "do: {response}", "peer_failure": "avoid: {response} ({question})"}
+
+
+def test_peers_shows_a_correct_sibling_and_a_failed_one_by_the_seed() -> None:
+    texts = [of_siblings("peers", SIBLINGS, seed, **SHORT) for seed in range(60)]
+    assert texts == [of_siblings("peers", SIBLINGS, seed, **SHORT) for seed in range(60)]
+    expected = {
+        f"no\n\ndo: {success}\n\navoid: {failure} (What is {{1/2}}?)"
+        for success in ("found {b}", "found d")
+        for failure in ("lost {a}", "lost c")
+    }
+    assert set(texts) == expected
+
+
+def test_peers_without_a_correct_or_a_failed_sibling() -> None:
+    assert of_siblings("peers", SIBLINGS[:1], **SHORT) == "no\n\navoid: lost {a} (What is {1/2}?)"
+    assert of_siblings("peers", SIBLINGS[1:2], **SHORT) == "no\n\ndo: found {b}"
+    assert of_siblings("peers", (), **SHORT) == "no"
+
+
+@pytest.mark.parametrize("kind", ["peers", "group"])
+def test_a_sibling_that_says_the_same_is_not_shown(kind: str) -> None:
+    same = Sibling(subject(False).response, 0.0)
+    assert of_siblings(kind, (same, same)) == "Your answer is wrong."
+
+
+def test_group_shows_every_failed_sibling_once() -> None:
+    text = of_siblings("group", (*SIBLINGS, SIBLINGS[0]), indicative_wrong="no", group_failures="these: {responses}")
+    assert text == "no\n\nthese: Attempt 1:\nlost {a}\n\nAttempt 2:\nlost c"
+
+
+# --- what the reward function says ----------------------------------------------------------------------------------
+
+
+def test_feedback_hands_on_what_the_reward_function_says() -> None:
+    critic = make_critic(CritiqueGRPOConfig(critique=CritiqueConfig(type="feedback")), templates(), None)
+    said = subject(False, feedback="line 3: {7} expected")
+    assert asyncio.run(critic.critique(said)) == Critique("line 3: {7} expected")
+
+
+@pytest.mark.parametrize(("fallback", "text"), [("indicative", "Your answer is wrong."), ("skip", None)])
+def test_without_feedback_a_fallback_stands_in(fallback: str, text: str | None) -> None:
+    options = CritiqueGRPOConfig(critique=CritiqueConfig(type="feedback", fallback=fallback))
+    found = asyncio.run(make_critic(options, templates(), None).critique(subject(False, feedback=" ")))
+    assert found == Critique(text, valid=False, reason="the reward function gave no feedback on a response.")
+
+
+def test_a_reward_function_that_never_says_anything_ends_the_run() -> None:
+    async def ask() -> None:
+        critic = make_critic(CritiqueGRPOConfig(critique=CritiqueConfig(type="feedback")), templates(), None)
+        for _ in range(WARM_UP):
+            await critic.critique(subject(False))
+
+    with pytest.raises(FailureBudgetExceeded, match='under the key "feedback"'):
+        asyncio.run(ask())
+
+
+# --- a type of one's own --------------------------------------------------------------------------------------------
+
+TWO_SIBLINGS = '''
+"""Shows two siblings, whatever became of them."""
+from recipe.critique_grpo.critics.protocol import Critic, Critique, Subject
+from recipe.critique_grpo.prompts import Template
+
+
+class TwoCritic(Critic):
+    needs_group = True
+    wording = {"two": Template("Compare: {first} / {second}", frozenset({"first", "second"}))}
+
+    async def critique(self, subject: Subject) -> Critique:
+        first, second = (one.text for one in subject.siblings[:2])
+        return Critique(self.templates.fill("two", first=first, second=second))
+
+
+TYPES = {"two": TwoCritic}
+'''
+
+
+@pytest.fixture
+def two_siblings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """As the package's docstring says, with a folder of its own beside the package's."""
+    (tmp_path / "two.py").write_text(TWO_SIBLINGS)
     monkeypatch.setattr(critics, "__path__", [*critics.__path__, str(tmp_path)])
-    try:
-        assert critique("polite", False).text == "Forgive me, but It is \\boxed{2}.?"
-    finally:
-        sys.modules.pop("recipe.critique_grpo.critics.polite", None)
+    yield
+    sys.modules.pop("recipe.critique_grpo.critics.two", None)
+
+
+def test_a_new_type_is_one_file(two_siblings: None) -> None:
+    """One that needs the group in sight and has a template of its own: no other file knows of it."""
+    assert critic_types()["two"].needs_group
+    assert of_siblings("two", SIBLINGS) == "Compare: lost {a} / found {b}"
+
+
+def test_the_users_wording_of_a_new_type_is_checked_like_any_other(two_siblings: None, tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text(yaml.safe_dump({"two": "First {first}, then {second}, of {question}"}))
+    assert load_templates(str(own), declared_templates()).texts["two"].startswith("First")
+    own.write_text(yaml.safe_dump({"two": "Only {first}"}))
+    with pytest.raises(ConfigError, match="'two'.*second"):
+        load_templates(str(own), declared_templates())
+
+
+def test_two_types_cannot_mean_different_texts_by_one_name(two_siblings: None, tmp_path: Path) -> None:
+    (tmp_path / "two.py").write_text(TWO_SIBLINGS.replace('"two": Template', '"retry": Template'))
+    with pytest.raises(ValueError, match="type two.*'retry'"):
+        declared_templates()

@@ -12,8 +12,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
-from recipe.critique_grpo.config import ConfigError
 from recipe.critique_grpo.data_check import check_data, check_file, load_checked_tokenizer
+from recipe.critique_grpo.options import ConfigError
 
 pytestmark = pytest.mark.unit
 

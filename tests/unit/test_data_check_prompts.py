@@ -9,8 +9,8 @@ import pytest
 from omegaconf import OmegaConf
 from test_data_check import TEMPLATE, configuration, make_tokenizer, row
 
-from recipe.critique_grpo.config import ConfigError
 from recipe.critique_grpo.data_check import check_data
+from recipe.critique_grpo.options import ConfigError
 
 pytestmark = pytest.mark.unit
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from verl.workers.rollout.replica import TokenOutput
 
-from recipe.critique_grpo.config import EndpointConfig
 from recipe.critique_grpo.generators import (
     Generated,
     PolicyChat,
@@ -18,6 +17,7 @@ from recipe.critique_grpo.generators import (
     reply_token_ids,
     unstreamed,
 )
+from recipe.critique_grpo.options import EndpointConfig
 from recipe.critique_grpo.stage_clock import StageClock
 from verl_ext.abortable_client import AbortableClient
 from verl_ext.chat_client import ChatClient, ChatError, Reply

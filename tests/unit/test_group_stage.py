@@ -3,9 +3,20 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from group_fakes import FOREVER, QUESTION, UNWRITTEN, World, options, rows, run
+from group_fakes import (
+    FOREVER,
+    QUESTION,
+    UNWRITTEN,
+    World,
+    options,
+    outcomes,
+    refined,
+    refined_slots,
+    rows,
+    run,
+)
 
-from recipe.critique_grpo.critics import Critique, Subject
+from recipe.critique_grpo.critics import Critique, Sibling, Subject
 
 pytestmark = pytest.mark.unit
 
@@ -20,15 +31,15 @@ pytestmark = pytest.mark.unit
 async def test_a_mixed_group(trigger: str, initial: tuple[int, ...], num: int) -> None:
     world = World(options(trigger=trigger, num=num), initial, refined=(0, 1, 0, 1))
     mixed = await run(world)
-    refined = num > 0 and (trigger == "always" or (trigger == "all_failed" and sum(initial) == 0))
-    k = num if refined else 0
-    assert mixed.refined == [True] * k + [False] * (4 - k)
+    triggered = num > 0 and (trigger == "always" or (trigger == "all_failed" and sum(initial) == 0))
+    k = num if triggered else 0
+    assert refined(mixed) == [True] * k + [False] * (4 - k)
     assert set(rows(mixed)[:k]) <= {"refined row 1", "refined row 3"}  # the correct ones first
     assert len(set(rows(mixed))) == 4 and rows(mixed)[k:] == [f"row {slot}" for slot in range(k, 4)]
-    assert mixed.record.triggered == refined
+    assert mixed.record.triggered == triggered
     assert [response.score for response in mixed.record.responses] == list(initial)
-    assert [refinement.refined_from for refinement in mixed.record.refinements] == ([0, 1, 2, 3] if refined else [])
-    assert bool(world.subjects) == refined  # what is not refined is not critiqued either
+    assert refined_slots(mixed) == ([0, 1, 2, 3] if triggered else [])
+    assert bool(world.subjects) == triggered  # what is not refined is not critiqued either
 
 
 @pytest.mark.parametrize("num", [1, 2, 3, 4])
@@ -36,7 +47,7 @@ async def test_a_mixed_group(trigger: str, initial: tuple[int, ...], num: int) -
 async def test_wrong_refinements_fill_up_the_k(num: int) -> None:
     mixed = await run(World(options(trigger="always", num=num), refined=(0, 0, 1, 0)))
     assert rows(mixed)[0] == "refined row 2"
-    assert mixed.refined == [True] * num + [False] * (4 - num)
+    assert refined(mixed) == [True] * num + [False] * (4 - num)
 
 
 @pytest.mark.parametrize(
@@ -71,9 +82,8 @@ async def test_the_record_tells_it_all() -> None:
         ("better 3", 0, 8),
     ]
     assert {item.generator for item in record.refinements} == {"endpoint"}  # as its sample says
-    assert [item.selected for item in record.refinements] == [False, True, False, False]
+    assert outcomes(mixed) == ["not selected", "selected", "not selected", "not selected"]
     assert [item.critique for item in record.refinements] == [None] * 4  # the rule scored them
-    assert (record.refinements_aborted, record.prompt_skipped) == (0, 0)
 
 
 @pytest.mark.asyncio
@@ -81,9 +91,64 @@ async def test_the_critic_is_told_what_it_needs() -> None:
     world = World(options(trigger="always"), initial=(0, 1, 0, 0.5))
     await run(world)
     subjects = sorted(world.subjects, key=lambda subject: subject.response)
+    assert [subject.feedback for subject in subjects] == [f"feedback {slot}" for slot in range(4)]
     assert [subject.correct for subject in subjects] == [False, True, False, False]
     assert {(subject.question, subject.ground_truth) for subject in subjects} == {("1+1?", "2")}
     assert len({subject.seed for subject in subjects}) == 4
+
+
+# --- trigger some_failed --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("initial", "wrong"), [((1, 0, 1, 0), [1, 3]), ((1, 1, 1, 0), [3]), ((0, 0, 0, 0), [0, 1, 2, 3])]
+)
+@pytest.mark.asyncio
+async def test_some_failed_refines_and_replaces_wrong_responses_only(
+    initial: tuple[int, ...], wrong: list[int]
+) -> None:
+    world = World(options(trigger="some_failed", num=2), initial, refined=(0, 1, 0, 1))
+    mixed = await run(world)
+    assert mixed.record.triggered and refined_slots(mixed) == wrong
+    assert world.asked() == {f"answer {slot}": 1 for slot in wrong}
+    assert [slot for slot, outcome in enumerate(outcomes(mixed)) if outcome == "already correct"] == [
+        slot for slot in range(4) if slot not in wrong
+    ]
+    k = min(2, len(wrong))
+    assert [slot for slot, is_refinement in enumerate(refined(mixed)) if is_refinement] == wrong[:k]
+    assert sum(sample.score for sample in mixed.samples) == sum(initial) + k  # no reward is lost: it can only rise
+
+
+@pytest.mark.asyncio
+async def test_some_failed_leaves_a_group_alone_that_is_all_right() -> None:
+    mixed = await run(World(options(trigger="some_failed"), initial=(1, 1, 1, 1)))
+    assert not mixed.record.triggered and outcomes(mixed) == [None] * 4
+
+
+# --- the other responses of the group -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("trigger", "needs_group", "seen"),
+    [("all_failed", False, 3), ("some_failed", True, 3), ("always", False, 0), ("always", True, 3)],
+)
+@pytest.mark.asyncio
+async def test_the_critic_sees_the_other_responses(trigger: str, needs_group: bool, seen: int) -> None:
+    world = World(options(trigger=trigger), initial=(0, 0, 0, 0.5), needs_group=needs_group)
+    await run(world)
+    for subject in world.subjects:
+        others = [Sibling(f"answer {slot}", score) for slot, score in enumerate((0, 0, 0, 0.5))]
+        own = [sibling for sibling in others if sibling.text != subject.response]
+        assert subject.siblings == (tuple(own) if seen else ())
+
+
+@pytest.mark.asyncio
+async def test_always_waits_for_the_group_only_where_the_critic_has_to_see_it() -> None:
+    for needs_group in (True, False):
+        world = World(options(trigger="always"), sampling=(1, 50, 50, 50), needs_group=needs_group)
+        await run(world)
+        last_sample = max(world.ended.index(f"sample {slot}") for slot in range(4))
+        assert (world.ended.index("critique 0") > last_sample) == needs_group
 
 
 # --- no barriers ----------------------------------------------------------------------------------------------------
@@ -113,26 +178,28 @@ async def test_a_critique_without_text_skips_the_response() -> None:
         return Critique(None if subject.response == "answer 1" else "", valid=False)
 
     world = World(options(num=1), refined=(0, 1, 0, 0), says=says)
-    record = (await run(world)).record
-    assert [item.refined_from for item in record.refinements] == [0, 2, 3]  # "" is refined, without a critique
-    assert record.prompt_skipped == 0 and record.responses[1].critique == Critique(None, valid=False)
+    mixed = await run(world)
+    assert refined_slots(mixed) == [0, 2, 3]  # "" is refined, without a critique
+    assert outcomes(mixed)[1] == "critique skipped" and mixed.record.responses[1].critique == Critique(
+        None, valid=False
+    )
 
 
-@pytest.mark.parametrize(("refined", "left"), [((None, 1, None, 0), [1, 3]), ((None,) * 4, [])])
+@pytest.mark.parametrize(("scores", "left"), [((None, 1, None, 0), [1, 3]), ((None,) * 4, [])])
 @pytest.mark.asyncio
-async def test_a_request_that_does_not_fit_is_counted(refined: tuple[float | None, ...], left: list[int]) -> None:
-    mixed = await run(World(options(num=3), refined=refined))
-    assert [item.refined_from for item in mixed.record.refinements] == left
-    assert mixed.record.prompt_skipped == 4 - len(left)
-    assert mixed.refined == [True] * len(left) + [False] * (4 - len(left)) and len(mixed.samples) == 4
+async def test_a_request_that_does_not_fit_is_counted(scores: tuple[float | None, ...], left: list[int]) -> None:
+    mixed = await run(World(options(num=3), refined=scores))
+    assert refined_slots(mixed) == left
+    assert outcomes(mixed).count("prompt too long") == 4 - len(left)
+    assert refined(mixed) == [True] * len(left) + [False] * (4 - len(left)) and len(mixed.samples) == 4
 
 
 @pytest.mark.asyncio
 async def test_a_refinement_that_nobody_writes_is_counted_and_the_others_go_on() -> None:
     mixed = await run(World(options(num=2), refined=(UNWRITTEN, 1, UNWRITTEN, None)))
-    assert [item.refined_from for item in mixed.record.refinements] == [1]
-    assert (mixed.record.generator_errors, mixed.record.prompt_skipped) == (2, 1)
-    assert mixed.refined == [True, False, False, False]
+    assert refined_slots(mixed) == [1]
+    assert outcomes(mixed) == ["generator failed", "selected", "generator failed", "prompt too long"]
+    assert refined(mixed) == [True, False, False, False]
 
 
 # --- stop_after_correct ---------------------------------------------------------------------------------------------
@@ -150,9 +217,9 @@ async def test_stop_after_correct_cancels_the_rest(trigger: str) -> None:
     )
     mixed = await run(world)
     assert sorted(world.cancelled) == ["critique 3", "refine 1"]
-    assert mixed.record.refinements_aborted == 2
-    assert [item.refined_from for item in mixed.record.refinements] == [0, 2]
-    assert set(rows(mixed)[:2]) == {"refined row 0", "refined row 2"} and mixed.refined == [True, True, False, False]
+    assert outcomes(mixed) == ["selected", "aborted", "selected", "aborted"]
+    assert refined_slots(mixed) == [0, 2]
+    assert set(rows(mixed)[:2]) == {"refined row 0", "refined row 2"} and refined(mixed) == [True, True, False, False]
 
 
 @pytest.mark.asyncio
@@ -162,19 +229,19 @@ async def test_stop_after_correct_leaves_responses_alone() -> None:
     mixed = await run(world)
     assert rows(mixed) == ["refined row 0", "row 1", "row 2", "row 3"]
     assert world.cancelled == [] and world.asked() == {"answer 0": 1}
-    assert mixed.record.refinements_aborted == 3
+    assert outcomes(mixed) == ["selected", "aborted", "aborted", "aborted"]
 
 
 @pytest.mark.parametrize(
-    ("stop", "refined"), [(False, (1, 1, 1, 1)), (True, (1, 0, 0, 0)), (True, (0.9, 1, 0.9, 0))], ids=str
+    ("stop", "scores"), [(False, (1, 1, 1, 1)), (True, (1, 0, 0, 0)), (True, (0.9, 1, 0.9, 0))], ids=str
 )
 @pytest.mark.asyncio
 async def test_nobody_is_cancelled_without_the_option_or_before_k_are_correct(
-    stop: bool, refined: tuple[float, ...]
+    stop: bool, scores: tuple[float, ...]
 ) -> None:
-    world = World(options(num=2, stop_after_correct=stop), refined=refined, refining=(1, 20, 5, 9))
-    record = (await run(world)).record
-    assert world.cancelled == [] and record.refinements_aborted == 0 and len(record.refinements) == 4
+    world = World(options(num=2, stop_after_correct=stop), refined=scores, refining=(1, 20, 5, 9))
+    mixed = await run(world)
+    assert world.cancelled == [] and "aborted" not in outcomes(mixed) and len(mixed.record.refinements) == 4
 
 
 # --- the critic as the source of the reward -------------------------------------------------------------------------
@@ -196,7 +263,7 @@ async def test_the_verdict_becomes_the_score(trigger: str) -> None:
     assert all(subject.correct is None for subject in world.subjects)
     assert set(world.asked().values()) == {1}  # one critique scores a response and is refined from
     if trigger == "all_failed":  # response 1 is right, the critic says: nothing to refine
-        assert len(world.subjects) == 4 and mixed.refined == [False] * 4
+        assert len(world.subjects) == 4 and refined(mixed) == [False] * 4
         assert [sample.score for sample in mixed.samples] == [0, 1, 0, 0]
     else:
         assert [item.score for item in mixed.record.refinements] == [0, 0, 1, 0]
@@ -215,7 +282,7 @@ right = Subject("1+1?", "better 2", "2", None, 0)
 async def test_the_critic_scores_groups_that_are_never_refined(settings: dict[str, Any]) -> None:
     world = World(options(source="critique", critique="cot", **settings), initial=(1, 1, 1, 1), says=judged)
     mixed = await run(world)
-    assert [sample.score for sample in mixed.samples] == [0, 1, 0, 0] and mixed.refined == [False] * 4
+    assert [sample.score for sample in mixed.samples] == [0, 1, 0, 0] and refined(mixed) == [False] * 4
     assert not mixed.record.triggered
 
 
@@ -230,22 +297,22 @@ async def test_stop_after_correct_goes_by_the_verdict() -> None:
 # --- the same again -------------------------------------------------------------------------------------------------
 
 
-async def choices(seed: int = 42, refined: tuple[float, ...] = (0, 0, 0, 0), order: int = 0) -> list[list[str]]:
+async def choices(seed: int = 42, scores: tuple[float, ...] = (0, 0, 0, 0), order: int = 0) -> list[list[str]]:
     """What 30 groups select, with refinements arriving in an order of their own."""
     chosen = []
     for index in range(30):
         refining = random.Random(f"{order} {index}").sample(range(20), 4)
-        world = World(options(seed=seed, num=2), refined=refined, refining=refining)
+        world = World(options(seed=seed, num=2), refined=scores, refining=refining)
         chosen.append(rows(await world.mixed_group(replace(QUESTION, index=str(index))))[:2])
     return chosen
 
 
-@pytest.mark.parametrize("refined", [(0, 0, 0, 0), (1, 1, 1, 1), (1, 0, 1, 1)], ids=str)
+@pytest.mark.parametrize("scores", [(0, 0, 0, 0), (1, 1, 1, 1), (1, 0, 1, 1)], ids=str)
 @pytest.mark.asyncio
-async def test_the_seed_decides_and_the_order_of_arrival_does_not(refined: tuple[float, ...]) -> None:
-    first = await choices(refined=refined)
-    assert await choices(refined=refined) == first == await choices(refined=refined, order=1)
-    assert await choices(seed=43, refined=refined) != first
+async def test_the_seed_decides_and_the_order_of_arrival_does_not(scores: tuple[float, ...]) -> None:
+    first = await choices(scores=scores)
+    assert await choices(scores=scores) == first == await choices(scores=scores, order=1)
+    assert await choices(seed=43, scores=scores) != first
     assert len({tuple(group) for group in first}) > 1
 
 

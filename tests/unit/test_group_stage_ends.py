@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from group_fakes import FOREVER, QUESTION, World, in_time, nothing_left_behind, options, wait
+from group_fakes import FOREVER, QUESTION, World, in_time, nothing_left_behind, options, refined, wait
 
 pytestmark = pytest.mark.unit
 
@@ -73,7 +73,7 @@ async def test_a_thousand_groups_at_once_leave_nothing_behind() -> None:
         world = World(settings, (0,) * 8, (0, 1) * 4, sampling=index % 3, critiquing=index % 5, refining=index % 7)
         mixed = await world.mixed_group(replace(QUESTION, index=str(index)))
         kept.extend(weakref.ref(sample) for sample in mixed.samples)
-        return mixed.refined
+        return refined(mixed)
 
     async with nothing_left_behind():
         flags = await in_time(asyncio.gather(*(group(index) for index in range(1024))))

@@ -8,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from recipe.critique_grpo.config import validate
+from recipe.critique_grpo.startup.validate import validate
 
 pytestmark = pytest.mark.unit
 

@@ -9,17 +9,18 @@ from typing import Any
 import pytest
 from fault_server import CRITIQUE, FaultServer
 
-from recipe.critique_grpo.config import CritiqueConfig, CritiqueGRPOConfig
-from recipe.critique_grpo.critics import Critic, Critique, Subject, make_critic
-from recipe.critique_grpo.failure_budget import WARM_UP, WINDOW, FailureBudget, FailureBudgetExceeded
-from recipe.critique_grpo.prompts import Templates
+from recipe.critique_grpo.critics import Critic, Critique, Subject, declared_templates, make_critic
+from recipe.critique_grpo.critics.failure_budget import WARM_UP, WINDOW, FailureBudget, FailureBudgetExceeded
+from recipe.critique_grpo.options import CritiqueConfig, CritiqueGRPOConfig
+from recipe.critique_grpo.prompts import Templates, load_templates
 from verl_ext.chat_client import Chat, ChatClient, ChatError, Reply
 
 pytestmark = [pytest.mark.unit, pytest.mark.asyncio]
 
 RIGHT, WRONG = f"{CRITIQUE}\nVerdict: correct", f"{CRITIQUE}\nVerdict: incorrect"
 NO_VERDICT = Reply("Hard to say.", 3, True)
-TEMPLATES = Templates(indicative_wrong="wrong", indicative_correct="right", indicative_gt_wrong="wrong, {ground_truth}")
+OWN = {"indicative_wrong": "wrong", "indicative_correct": "right", "indicative_gt_wrong": "wrong, {ground_truth}"}
+TEMPLATES = Templates({**load_templates(None, declared_templates()).texts, **OWN})
 
 
 class ScriptedChat:

@@ -19,8 +19,8 @@ from verl.workers.engine.utils import prepare_micro_batches
 from verl.workers.utils.losses import ppo_loss
 from verl.workers.utils.padding import left_right_2_no_padding
 
-from recipe.critique_grpo.config import LossConfig
 from recipe.critique_grpo.core_algos import policy_shaping, refinement_set_weights
+from recipe.critique_grpo.options import LossConfig
 from recipe.critique_grpo.policy_loss import critique_grpo_loss
 
 pytestmark = pytest.mark.unit

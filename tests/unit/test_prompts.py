@@ -3,10 +3,19 @@ from pathlib import Path
 import pytest
 import yaml
 
-from recipe.critique_grpo.config import ConfigError
-from recipe.critique_grpo.prompts import Templates, load_templates
+from recipe.critique_grpo import prompts
+from recipe.critique_grpo.critics import declared_templates
+from recipe.critique_grpo.options import ConfigError
+from recipe.critique_grpo.prompts import Templates
 
 pytestmark = pytest.mark.unit
+
+
+def load_templates(path: str | None) -> Templates:
+    return prompts.load_templates(path, declared_templates())
+
+
+BUILT_IN = load_templates(None)
 
 
 @pytest.fixture
@@ -23,26 +32,26 @@ def refusal(file: Path, text: str) -> str:
 
 
 def test_no_file_means_the_built_in_templates() -> None:
-    assert load_templates(None) == Templates()
+    assert BUILT_IN.texts == {name: template.text for name, template in declared_templates().items()}
 
 
 def test_built_in_templates_pass_their_own_check(file: Path) -> None:
-    file.write_text(yaml.safe_dump(vars(Templates())), encoding="utf-8")
-    assert load_templates(str(file)) == Templates()
+    file.write_text(yaml.safe_dump(dict(BUILT_IN.texts)), encoding="utf-8")
+    assert load_templates(str(file)) == BUILT_IN
 
 
 def test_a_file_replaces_what_it_names(file: Path) -> None:
     file.write_text("indicative_wrong: Falsch.\nindicative_gt_wrong: 'Non: {ground_truth} ({question})'\n")
     templates = load_templates(str(file))
-    assert templates.indicative_wrong == "Falsch."
-    assert templates.indicative_gt_wrong.format(ground_truth="7", question="3+4?") == "Non: 7 (3+4?)"
-    assert templates.refinement == Templates().refinement
-    assert templates.indicative_correct == Templates().indicative_correct
+    assert templates.texts["indicative_wrong"] == "Falsch."
+    assert templates.fill("indicative_gt_wrong", ground_truth="7", question="3+4?") == "Non: 7 (3+4?)"
+    assert templates.texts["refinement"] == BUILT_IN.texts["refinement"]
+    assert templates.texts["indicative_correct"] == BUILT_IN.texts["indicative_correct"]
 
 
 def test_an_empty_file_replaces_nothing(file: Path) -> None:
     file.write_text("")
-    assert load_templates(str(file)) == Templates()
+    assert load_templates(str(file)) == BUILT_IN
 
 
 @pytest.mark.parametrize(
@@ -93,8 +102,8 @@ def test_single_braces_are_refused_with_what_to_write(file: Path, text: str) -> 
 
 def test_literal_braces_are_written_double(file: Path) -> None:
     file.write_text("refinement: '{critique} Use \\boxed{{}}.'\n")
-    assert load_templates(str(file)).refinement.format(critique="No.", question="?") == "No. Use \\boxed{}."
-    assert Templates().refinement.format(critique="No.", question="?").endswith("\\boxed{}.")
+    assert load_templates(str(file)).fill("refinement", critique="No.", question="?") == "No. Use \\boxed{}."
+    assert BUILT_IN.fill("refinement", critique="No.", question="?").endswith("\\boxed{}.")
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
@@ -117,16 +126,16 @@ def test_a_judge_that_is_not_asked_for_a_verdict_is_refused(file: Path, name: st
     text = f"{name}: 'Is {{response}} right for {{question}}?{' It is {ground_truth}.' * ('ref' in name)}"
     assert "Verdict: correct" in refusal(file, text + "'")
     file.write_text(text + " End with VERDICT: correct or incorrect.'")
-    assert load_templates(str(file)) != Templates()
+    assert load_templates(str(file)) != BUILT_IN
 
 
 def test_the_refinement_request_holds_the_critique() -> None:
-    templates = Templates(refinement="{question}: {critique}", retry="Again: {question}")
+    templates = Templates({"refinement": "{question}: {critique}", "retry": "Again: {question}"})
     assert templates.request("no {x}, {question}", "{y}?") == "{y}?: no {x}, {question}"
 
 
 def test_without_a_critique_the_request_is_to_try_again() -> None:
-    templates = Templates(refinement="{question}: {critique}", retry="Again: {question}")
+    templates = Templates({"refinement": "{question}: {critique}", "retry": "Again: {question}"})
     assert templates.request("", "{y}?") == "Again: {y}?"
-    built_in = Templates().request("", "3+4?")
+    built_in = BUILT_IN.request("", "3+4?")
     assert "\\boxed{}" in built_in and "feedback" not in built_in.lower()

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from recipe.critique_grpo.config import SELECTIONS
+from recipe.critique_grpo.options import SELECTIONS
 from recipe.critique_grpo.refinement import (
     CUT_MARK,
     Message,

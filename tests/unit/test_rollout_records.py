@@ -3,6 +3,7 @@ import math
 from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,62 +15,59 @@ from recipe.critique_grpo.rollout_records import (
     dump_rollout,
     rollout_metrics,
 )
+from recipe.critique_grpo.rows import Outcome
 
 pytestmark = pytest.mark.unit
 
 
+def response(slot: int, outcome: Outcome, refinement: RefinementRecord | None = None) -> ResponseRecord:
+    critique = None if outcome is Outcome.ABORTED else Critique(f"no {slot}", tokens=5)
+    return ResponseRecord(f"wrong {slot}", 0.0, tokens=slot, critique=critique, outcome=outcome, refinement=refinement)
+
+
+def group(*responses: ResponseRecord, triggered: bool = True, **fields: Any) -> GroupRecord:
+    known = {"step": 3, "index": "17", "question": "Wie groß ist π·2?", "ground_truth": "2π", "trigger": "all_failed"}
+    return GroupRecord(**{**known, "selection": "random", **fields}, triggered=triggered, responses=list(responses))
+
+
 def refined_group() -> GroupRecord:
-    """Four wrong responses, three refinements (one prompt did not fit), of which one is right and selected."""
-    return GroupRecord(
-        step=3,
-        index="17",
-        question="Wie groß ist π·2?",
-        ground_truth="2π",
-        responses=[
-            ResponseRecord(f"wrong {slot}", 0.0, tokens=slot, critique=Critique(f"no {slot}", tokens=5))
-            for slot in range(4)
-        ],
-        triggered=True,
-        refinements=[
-            RefinementRecord(0, "still wrong", 0.0, tokens=10),
-            RefinementRecord(1, "right", 1.0, tokens=20, generator="endpoint", selected=True),
-            RefinementRecord(3, "wrong again", 0.0, tokens=30),
-        ],
-        refinements_aborted=4,
-        prompt_truncated=2,
-        prompt_skipped=1,
-        generator_errors=2,
+    """Seven wrong responses, three refinements, of which one is right and selected; and every other way to end."""
+    return group(
+        response(0, Outcome.NOT_SELECTED, RefinementRecord("still wrong", 0.0, tokens=10, prompt_truncated=True)),
+        response(1, Outcome.SELECTED, RefinementRecord("right", 1.0, tokens=20, generator="endpoint")),
+        response(2, Outcome.PROMPT_TOO_LONG),
+        response(3, Outcome.NOT_SELECTED, RefinementRecord("wrong again", 0.0, tokens=30)),
+        response(4, Outcome.GENERATOR_FAILED),
+        response(5, Outcome.CRITIQUE_SKIPPED),
+        response(6, Outcome.ABORTED),
     )
 
 
 def plain_group() -> GroupRecord:
-    return GroupRecord(
-        step=3,
-        index="18",
-        question="1+1?",
-        ground_truth="2",
-        responses=[ResponseRecord(text, score, tokens=3) for text, score in (("2", 1), ("3", 0), ("2", 1), ("", 0))],
-    )
+    scores = {"2": 1.0, "3": 0.0, "2 ": 1.0, "": 0.0}
+    responses = [ResponseRecord(text, score, tokens=3) for text, score in scores.items()]
+    return group(*responses, triggered=False, index="18", question="1+1?", ground_truth="2")
 
 
 def test_metrics() -> None:
     assert rollout_metrics([refined_group(), plain_group()]) == {
         "critique_grpo/trigger_rate": 1 / 2,
-        "critique_grpo/initial_accuracy": 2 / 8,
-        "critique_grpo/refined_fraction": 1 / 8,
+        "critique_grpo/initial_accuracy": 2 / 11,
+        "critique_grpo/refined_fraction": 1 / 11,
         "critique_grpo/refinement_success": 1 / 3,
         "critique_grpo/selected_success": 1.0,
         "critique_grpo/refinements": 3.0,
-        "critique_grpo/refinements_aborted": 4.0,
+        "critique_grpo/refinements_aborted": 1.0,
         "critique_grpo/refine_tokens": 60.0,
         "critique_grpo/selected_tokens_mean": 20.0,
         "critique_grpo/critique_valid": 1.0,
+        "critique_grpo/critique_skipped": 1.0,
         "critique_grpo/critique_retries": 0.0,
         "critique_grpo/critique_requests_resent": 0.0,
         "critique_grpo/critic_errors": 0.0,
-        "critique_grpo/prompt_truncated": 2.0,
+        "critique_grpo/prompt_truncated": 1.0,
         "critique_grpo/prompt_skipped": 1.0,
-        "critique_grpo/generator_errors": 2.0,
+        "critique_grpo/generator_errors": 1.0,
     }
 
 
@@ -81,7 +79,7 @@ def test_critiques_are_counted_wherever_they_stand() -> None:
     refined.refinements[0].critique = Critique("no", verdict=False, retries=2, resent=3)
     plain.responses[0].critique = Critique("yes", verdict=True, resent=1)
     metrics = rollout_metrics([refined, plain])
-    assert metrics["critique_grpo/critique_valid"] == 4 / 6
+    assert metrics["critique_grpo/critique_valid"] == 6 / 8
     assert metrics["critique_grpo/critique_retries"] == 6
     assert metrics["critique_grpo/critique_requests_resent"] == 4
     assert metrics["critique_grpo/critic_errors"] == 1
@@ -112,21 +110,44 @@ def test_texts_travel_only_when_they_will_be_dumped() -> None:
         assert text not in travelling
 
 
-REFINED = (
-    "refined: 0 of 4 initial responses correct; 1 of 3 refinements correct, "
-    "1 selected (correct ones first, then random)"
-)
+FOUND = "trigger all_failed: 0 of {} initial responses correct"
 
 
 @pytest.mark.parametrize(
     ("record", "words"),
     [
-        (plain_group(), "not refined: 2 of 4 initial responses correct"),
-        (refined_group(), REFINED),
+        (plain_group(), "not refined, trigger all_failed: 2 of 4 initial responses correct"),
+        (
+            refined_group(),
+            f"refined, {FOUND.format(7)}; 1 of 3 refinements correct, 1 selected (correct ones first, then random); "
+            "1 aborted; 1 critique skipped; 1 generator failed; 1 prompt too long",
+        ),
+        (
+            group(*(response(slot, Outcome.PROMPT_TOO_LONG) for slot in range(4))),
+            f"not refined, though it should have been, {FOUND.format(4)}; no refinement came of it; 4 prompt too long",
+        ),
+        (
+            group(
+                ResponseRecord("2π", 1.0, 3, outcome=Outcome.ALREADY_CORRECT),
+                response(1, Outcome.SELECTED, RefinementRecord("right", 1.0, 20)),
+                trigger="some_failed",
+                selection="best",
+            ),
+            "refined, trigger some_failed: 1 of 2 initial responses correct; 1 of 1 refinements correct, 1 selected "
+            "(correct ones first, then best); 1 already correct",
+        ),
     ],
 )
-def test_reason(record: GroupRecord, words: str) -> None:
+def test_the_reason_is_true_however_a_group_ends(record: GroupRecord, words: str) -> None:
     assert record.reason() == words
+
+
+def test_every_outcome_is_told_in_the_dump(tmp_path: Path) -> None:
+    (line,) = dump_rollout([refined_group()], str(tmp_path), 3).read_text().splitlines()
+    told = {one["outcome"]: one["refinement"] is not None for one in json.loads(line)["responses"]}
+    with_refinement = {Outcome.SELECTED, Outcome.NOT_SELECTED}
+    others = set(Outcome) - {Outcome.ALREADY_CORRECT}
+    assert told == {outcome.value: outcome in with_refinement for outcome in others}
 
 
 def test_dump_is_a_group_a_line(tmp_path: Path) -> None:
@@ -142,11 +163,11 @@ def test_dump_is_a_group_a_line(tmp_path: Path) -> None:
 
 
 def test_the_dump_says_why_a_fallback_stands_in(tmp_path: Path) -> None:
-    group = refined_group()
-    group.responses[0].critique = Critique("no", valid=False, retries=2, reason="its end is 'Verdict: maybe'")
-    (line,) = dump_rollout([group.for_transport(with_texts=True)], str(tmp_path), 3).read_text().splitlines()
+    record = refined_group()
+    record.responses[0].critique = Critique("no", valid=False, retries=2, reason="its end is 'Verdict: maybe'")
+    (line,) = dump_rollout([record.for_transport(with_texts=True)], str(tmp_path), 3).read_text().splitlines()
     critiques = [response["critique"] for response in json.loads(line)["responses"]]
-    assert [critique["reason"] for critique in critiques] == ["its end is 'Verdict: maybe'", "", "", ""]
+    assert [one["reason"] for one in critiques if one] == ["its end is 'Verdict: maybe'", *[""] * 5]
 
 
 def test_dump_replaces_the_file_of_a_step_that_is_repeated(tmp_path: Path) -> None:

@@ -16,14 +16,16 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 from verl import DataProto
+from verl.experimental.agent_loop.agent_loop import AgentLoopWorker
 from verl.workers.rollout.llm_server import LLMServerClient
 from verl.workers.rollout.replica import TokenOutput
 
+from recipe.critique_grpo.critics import declared_templates
 from recipe.critique_grpo.generators import PolicyClient
-from recipe.critique_grpo.prompts import Templates
 from recipe.critique_grpo.refinement import CUT_MARK
 from recipe.critique_grpo.rollout import GENERATOR, RECORD, CritiqueRefinementWorker
 from recipe.critique_grpo.rollout_records import GroupRecord
+from recipe.critique_grpo.rows import ORIGIN, Outcome
 
 pytestmark = pytest.mark.unit
 TEMPLATE = "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }} <eos> {% endfor %}<assistant> "
@@ -33,8 +35,7 @@ N = 4
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder without weights, whose tokens are words."""
-    templates = Templates()
-    texts = [templates.indicative_gt_wrong, templates.refinement, templates.retry, templates.cot, CUT_MARK]
+    texts = [*(template.text for template in declared_templates().values()), CUT_MARK]
     words = re.findall(r"\w+|[^\w\s]+", " ".join(texts))
     known = [
         "<pad>",
@@ -47,6 +48,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "Mine",
         "+",
         *map(str, range(100)),
+        *"line failed no feedback on a response Attempt".split(),
         *words,
     ]
     tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(dict.fromkeys(known))}, unk_token="<unk>"))
@@ -82,6 +84,8 @@ class Rollout:
     requests: list[Request] = field(default_factory=list)
     ended: list[Request] = field(default_factory=list)
     rows: list[tuple[str, bool]] = field(default_factory=list)
+    origins: list[str] = field(default_factory=list)
+    columns: set[str] = field(default_factory=set)
     generators: list[str] = field(default_factory=list)
     records: list[GroupRecord] = field(default_factory=list)
     left: int = 0
@@ -123,14 +127,21 @@ async def _roll_out(config: DictConfig, answer: Answer, ground_truth: Any) -> Ro
             token_ids = worker.tokenizer.encode(text)
             return TokenOutput(token_ids=token_ids, log_probs=[log_prob] * len(token_ids))
 
-    class Worker(CritiqueRefinementWorker):
+    class Scored(AgentLoopWorker):
+        """In the place of verl's reward workers: feedback on wrong answers only."""
+
         async def _compute_score(self, outputs: list[Any], kwargs: dict[str, Any]) -> None:
-            text = self._decode(outputs[-1].response_ids)
-            outputs[-1].reward_score = float(text.endswith("7"))
-            outputs[-1].extra_fields["reward_extra_info"] = {}
+            text = self.tokenizer.decode(outputs[-1].response_ids, skip_special_tokens=True)
+            right = text.endswith("7")
+            outputs[-1].reward_score = float(right)
+            outputs[-1].extra_fields["reward_extra_info"] = {} if right else {"feedback": f"line 3 failed : {text}"}
+
+    class Worker(CritiqueRefinementWorker, Scored):
+        pass
 
     worker = Worker(config, LLMServerClient(config))
     worker.llm_client = Client(config, clock=worker.clock)
+    worker.refiner.write.client = worker.llm_client  # type: ignore[attr-defined]
     if worker.options.critique.type == "self":
         worker.stage.critic.chat.client = worker.llm_client  # type: ignore[attr-defined]
 
@@ -157,6 +168,8 @@ async def _roll_out(config: DictConfig, answer: Answer, ground_truth: Any) -> Ro
     masks = output.batch["response_mask"].sum(-1).tolist()
     texts = [worker._decode(ids[:length]) for ids, length in zip(output.batch["responses"], masks, strict=True)]
     result.rows = list(zip(texts, output.batch["refinement_mask"].tolist(), strict=True))
+    result.origins = output.non_tensor_batch[ORIGIN].tolist()
+    result.columns = set(output.non_tensor_batch)
     result.generators = output.non_tensor_batch[GENERATOR].tolist()
     result.records = [record for record in output.non_tensor_batch[RECORD] if record is not None]
     return result
@@ -177,6 +190,7 @@ def test_every_failed_response_is_refined_and_one_joins(model: Path) -> None:
         assert sum(refined for _, refined in group) == 1
         assert all(text.endswith("7") == refined for text, refined in group)
     assert result.generators == ["policy"] * 2 * N
+    assert result.origins == ["refinement" if refined else "initial" for _, refined in result.rows]
     assert result.left == 0
 
 
@@ -205,12 +219,13 @@ def test_a_failed_answer_is_cut_to_the_budget_of_a_refinement_prompt(model: Path
 
     whole = {request.tokens for request in roll_out(model, long).of("refine")}.pop()
     result = roll_out(model, long, refinement__max_prompt_length=whole - 10)
-    assert sum(record.prompt_truncated for record in result.records) == 2 * N
+    assert sum(one.prompt_truncated for record in result.records for one in record.refinements) == 2 * N
     mark = " ".join(re.findall(r"\w+|[^\w\s]+", CUT_MARK))
     for request in result.of("refine"):
         assert request.tokens <= whole - 10 and mark in request.prompt and "20 21" in request.prompt
     short = roll_out(model, long, refinement__max_prompt_length=whole - 40)
-    assert sum(record.prompt_skipped for record in short.records) == 2 * N and not short.of("refine")
+    outcomes = [one.outcome for record in short.records for one in record.responses]
+    assert outcomes == [Outcome.PROMPT_TOO_LONG] * 2 * N and not short.of("refine")
     assert not any(refined for _, refined in short.rows)
 
 
@@ -218,6 +233,29 @@ def test_templates_may_come_from_a_file(model: Path, tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text('refinement: "Mine : {critique}"\n')
     result = roll_out(model, wrong, critique__templates=f"{tmp_path}/own.yaml")
     assert all("Mine : Your answer is wrong ." in request.prompt for request in result.of("refine"))
+
+
+def test_the_critique_may_be_what_the_reward_function_says(model: Path) -> None:
+    """verl makes columns of what it returns, and wants the same from every row; feedback may be missing on some."""
+    result = roll_out(model, wrong, critique__type="feedback")
+    assert len(result.of("refine")) == 2 * N and "feedback" not in result.columns
+    for request in result.of("refine"):
+        failed = re.search(r"<assistant> (\d+ 0)", request.prompt) or re.search(r"assistant > (\d+ 0)", request.prompt)
+        assert failed and f"line 3 failed : {failed[1]}" in request.prompt
+
+
+def test_peers_show_a_correct_and_a_failed_response_of_the_group(model: Path) -> None:
+    def some_right(request: Request) -> str:
+        """One response of each question is right."""
+        return "90 7" if request.stage == "sample" and request.number % N == 1 else wrong(request)
+
+    result = roll_out(model, some_right, critique__type="peers", refinement__trigger="some_failed")
+    assert len(result.of("refine")) == 2 * (N - 1)
+    for request in result.of("refine"):
+        assert "is correct : 90 7" in request.prompt and "Do not repeat its mistake : 1" in request.prompt
+    for group in (result.rows[:N], result.rows[N:]):
+        assert ("90 7", False) in group, "the right response stays"
+        assert sum(refined for _, refined in group) == 1 and sum(text.endswith("7") for text, _ in group) == 2
 
 
 def test_a_policy_that_gives_no_verdict_on_itself_is_not_refined_if_so_configured(model: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from recipe.critique_grpo import versions
-from recipe.critique_grpo.config import ConfigError
+from recipe.critique_grpo.options import ConfigError
 from recipe.critique_grpo.versions import CPU, GPU, check_versions
 
 pytestmark = pytest.mark.unit

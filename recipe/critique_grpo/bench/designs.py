@@ -3,8 +3,8 @@
 import asyncio
 from dataclasses import dataclass, replace
 
-from recipe.critique_grpo.config import CritiqueGRPOConfig
 from recipe.critique_grpo.critics import Critic, Critique, Subject
+from recipe.critique_grpo.options import CritiqueGRPOConfig
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ ALL_FAILED = {
 TABLES = {"always": ALWAYS, "all_failed": ALL_FAILED}
 
 
-class BarrierCritic:
+class BarrierCritic(Critic):
     """A critic of a stage with barriers: it begins when every response is there, and hands out when it is done."""
 
     def __init__(self, critic: Critic, critiques: int) -> None:

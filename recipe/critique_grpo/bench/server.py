@@ -21,6 +21,7 @@ from recipe.critique_grpo.generators import unstreamed
 from recipe.critique_grpo.group_stage import GroupStage
 from recipe.critique_grpo.rollout import CritiqueRefinementWorker
 from recipe.critique_grpo.rollout_manager import CritiqueRefinementManager
+from recipe.critique_grpo.rows import ORIGIN, REFINEMENT
 
 #: Drawing from a vocabulary of 49,000 would take most of a tiny model's time on a CPU.
 GREEDY = {"temperature": 0.0, "top_p": 1.0, "top_k": -1, "ignore_eos": True}
@@ -59,8 +60,8 @@ class BenchWorker(CritiqueRefinementWorker):
 
     async def _compute_score(self, outputs: list[Any], kwargs: dict[str, Any]) -> None:
         question, output = int(kwargs["index"]), outputs[-1]
-        # A refinement is its second turn. Its length stands for its slot, which is not known here.
-        stage = "refine" if output.num_turns == 2 and "generator" in output.extra_fields else "sample"
+        # The length stands for the slot, which is not known here.
+        stage = "refine" if output.extra_fields.get(ORIGIN) == REFINEMENT else "sample"
         output.reward_score = float(self.workload.correct((question, len(output.response_ids), stage)))
         output.extra_fields["reward_extra_info"] = {"acc": output.reward_score}
 
@@ -127,7 +128,7 @@ def _rollout(manager: Any, batch: DataProto, design: Design, workload: dict[str,
     manager.generate_sequences(request)
     seconds = time.perf_counter() - started
     records, _ = manager.take_records()
-    selected = [one.tokens for record in records for one in record.refinements if one.selected]
+    selected = [one.tokens for record in records for one in record.selected]
     return {
         "seconds": seconds,
         "tokens": _generated_tokens(address) - before,

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from recipe.critique_grpo.bench.designs import Design
 from recipe.critique_grpo.bench.workload import Request, Workload
-from recipe.critique_grpo.critics import Critique, Subject
+from recipe.critique_grpo.critics import Critic, Critique, Subject
 from recipe.critique_grpo.group_stage import GroupStage, Question, Sample
 from recipe.critique_grpo.stage_clock import StageClock
 
@@ -130,7 +130,7 @@ class _Running:
         self.cancelled = False
 
 
-class SimulatedJudge:
+class SimulatedJudge(Critic):
     """A critic that answers after ``latency_s``; the workload decides what comes of its critique."""
 
     def __init__(self, latency_s: float) -> None:
@@ -159,7 +159,7 @@ async def simulate(workload: Workload, design: Design, speed: Speed, judge_s: fl
 
         initial = [asyncio.ensure_future(generate((question, slot, "sample"))) for slot in range(workload.n)]
         mixed = await stage.mixed_group(Question(0, str(question), "", ""), initial, refine)
-        return [refinement.tokens for refinement in mixed.record.refinements if refinement.selected]
+        return [refinement.tokens for refinement in mixed.record.selected]
 
     started = asyncio.get_running_loop().time()
     selected = await asyncio.gather(*(group(question) for question in range(workload.prompts)))

@@ -1,32 +1,43 @@
 """Critics: who says what about a response, behind one protocol.
 
-To add a critique type, add one file to this folder: a class with ``critique`` (see ``protocol.Critic``) and, at the
-end, ``TYPES = {"my_type": build}``, where ``build(options, templates, chat)`` makes the critic. Every file here is
-asked for its ``TYPES``, so nothing else needs to know. Then document it: one line in the recipe card's table.
+To add a critique type, add one file to this folder: a subclass of ``Critic`` (see ``protocol.py``) that declares what
+it needs, and at the end ``TYPES = {"my_type": MyCritic}``. Every file here is asked for its ``TYPES``, so nothing else
+needs to know. Then document it: one line in docs/customise.md, which has an example.
 """
 
 import importlib
 import pkgutil
-from collections.abc import Callable
 
-from recipe.critique_grpo.config import CritiqueGRPOConfig
-from recipe.critique_grpo.critics.protocol import Critic, Critique, Subject
-from recipe.critique_grpo.prompts import Templates
+from recipe.critique_grpo.critics.protocol import Critic, Critique, Sibling, Subject
+from recipe.critique_grpo.options import CritiqueGRPOConfig
+from recipe.critique_grpo.prompts import REQUESTS, Template, Templates
 from verl_ext.chat_client import Chat
 
-__all__ = ["Critic", "Critique", "Subject", "critic_types", "make_critic"]
-
-CriticBuilder = Callable[[CritiqueGRPOConfig, Templates, Chat | None], Critic]
+__all__ = ["Critic", "Critique", "Sibling", "Subject", "critic_types", "declared_templates", "make_critic"]
 
 
-def critic_types() -> dict[str, CriticBuilder]:
-    """Every critique type and what builds its critic, as the files of this package name them."""
-    types: dict[str, CriticBuilder] = {}
+def critic_types() -> dict[str, type[Critic]]:
+    """Every critique type and its class, as the files of this package name them."""
+    types: dict[str, type[Critic]] = {}
     for module in pkgutil.iter_modules(__path__, f"{__name__}."):
         types |= getattr(importlib.import_module(module.name), "TYPES", {})
     return types
 
 
+def declared_templates() -> dict[str, Template]:
+    """Every template there is: those of the refinement request and those that critique types declare.
+
+    Raises:
+        ValueError: two types declare different templates under one name.
+    """
+    declared = dict(REQUESTS)
+    for kind, critic in critic_types().items():
+        for name, template in critic.wording.items():
+            if declared.setdefault(name, template) != template:
+                raise ValueError(f"critique type {kind}: there is another template {name!r} already; choose a new name")
+    return declared
+
+
 def make_critic(options: CritiqueGRPOConfig, templates: Templates, chat: Chat | None) -> Critic:
-    """The critic that ``critique_grpo.critique.type`` names; ``cot`` and ``self`` need somebody to ask, ``chat``."""
+    """The critic that ``critique_grpo.critique.type`` names; ``chat`` is whom it asks, if it asks somebody."""
     return critic_types()[options.critique.type](options, templates, chat)

@@ -5,54 +5,34 @@
 
 import random
 
-from recipe.critique_grpo.config import CritiqueGRPOConfig
-from recipe.critique_grpo.critics.indicative import indicative_text
+from recipe.critique_grpo.critics.indicative import VERDICT_ONLY, indicative_text
 from recipe.critique_grpo.critics.protocol import Critic, Critique, Subject, ruled
-from recipe.critique_grpo.prompts import Templates
-from verl_ext.chat_client import Chat
 
 
-class RetryCritic:
+class RetryCritic(Critic):
     """Says nothing: the refinement request is the template ``retry``."""
 
     async def critique(self, subject: Subject) -> Critique:
         return Critique("")
 
 
-class InvertedCritic:
+class InvertedCritic(Critic):
     """The indicative critique with the verdict turned round."""
 
-    def __init__(self, templates: Templates) -> None:
-        self.templates = templates
+    wording = VERDICT_ONLY
 
     async def critique(self, subject: Subject) -> Critique:
         return Critique(indicative_text(self.templates, subject, not ruled(subject)))
 
 
-class RandomCritic:
+class RandomCritic(Critic):
     """The indicative critique with a verdict by ``Subject.seed`` alone."""
 
-    def __init__(self, templates: Templates) -> None:
-        self.templates = templates
+    wording = VERDICT_ONLY
 
     async def critique(self, subject: Subject) -> Critique:
         coin = random.Random(subject.seed).random() < 0.5
         return Critique(indicative_text(self.templates, subject, coin))
 
 
-def retry(options: CritiqueGRPOConfig, templates: Templates, chat: Chat | None) -> Critic:
-    """Builder of type ``retry``."""
-    return RetryCritic()
-
-
-def inverted(options: CritiqueGRPOConfig, templates: Templates, chat: Chat | None) -> Critic:
-    """Builder of type ``inverted``."""
-    return InvertedCritic(templates)
-
-
-def random_verdict(options: CritiqueGRPOConfig, templates: Templates, chat: Chat | None) -> Critic:
-    """Builder of type ``random``."""
-    return RandomCritic(templates)
-
-
-TYPES = {"retry": retry, "inverted": inverted, "random": random_verdict}
+TYPES = {"retry": RetryCritic, "inverted": InvertedCritic, "random": RandomCritic}

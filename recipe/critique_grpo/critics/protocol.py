@@ -1,7 +1,21 @@
-"""What a critic is asked, what it answers, and the protocol between it and the rollout stage."""
+"""What a critic is asked, what it answers, and what a critique type declares about itself."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Literal
+
+from recipe.critique_grpo.options import CritiqueGRPOConfig
+from recipe.critique_grpo.prompts import Template, Templates
+from verl_ext.chat_client import Chat
+
+
+@dataclass(frozen=True)
+class Sibling:
+    """Another response of the same group, scored."""
+
+    text: str
+    score: float
 
 
 @dataclass(frozen=True)
@@ -13,6 +27,8 @@ class Subject:
     ground_truth: str
     correct: bool | None  # the rule's verdict; None when the critic decides (reward.source=critique)
     seed: int  # of everything random about this critique
+    siblings: tuple[Sibling, ...] = ()  # in the order of their slots; () while the group is not complete
+    feedback: str = ""  # what the reward function itself says of the response, under the key "feedback"
 
 
 @dataclass(frozen=True)
@@ -29,18 +45,45 @@ class Critique:
     reason: str = ""  # of a fallback: why the judge's last answer could not be used, with the end of it where it helps
 
 
-class Critic(Protocol):
+class Critic(ABC):
     """Writes the critique of one response (paper, section 3: indicative, indicative with ground truth, CoT).
 
-    Raises:
-        FailureBudgetExceeded: too many of the last critiques were fallbacks; the run has to stop.
+    A critique type is a subclass. What it needs it declares here, in its own file:
     """
 
-    async def critique(self, subject: Subject) -> Critique: ...
+    #: Whom it asks: the endpoint ``critique_grpo.judge``, the policy on its own rollout servers, or nobody.
+    asks: ClassVar[Literal["judge", "policy"] | None] = None
+    #: Whether its critiques carry a verdict, so that it can decide the reward (reward.source=critique).
+    has_verdict: ClassVar[bool] = False
+    #: Whether it has to see all responses of the group (``Subject.siblings``); then no critique begins before the last
+    #: response is scored.
+    needs_group: ClassVar[bool] = False
+    #: Its templates, by names of its own or shared with other types.
+    wording: ClassVar[Mapping[str, Template]] = {}
+
+    def __init__(self, options: CritiqueGRPOConfig, templates: Templates, chat: Chat | None = None) -> None:
+        """``templates``: the texts of ``wording``, the user's own in their place. ``chat``: whom it ``asks``.
+
+        Raises:
+            ValueError: it asks somebody and there is no chat.
+        """
+        if self.asks and chat is None:
+            raise ValueError(f"critique type {options.critique.type} needs a chat to ask")
+        self.options = options
+        self.templates = templates
+        self.chat = chat
+
+    @abstractmethod
+    async def critique(self, subject: Subject) -> Critique:
+        """The critique of one response.
+
+        Raises:
+            FailureBudgetExceeded: too many of the last critiques were fallbacks; the run has to stop.
+        """
 
 
 def ruled(subject: Subject) -> bool:
     """The rule's verdict, for critics that have none of their own."""
     if subject.correct is None:
-        raise ValueError("this critique type cannot judge: critique_grpo.reward.source=critique needs cot or self.")
+        raise ValueError("this critique type cannot judge: critique_grpo.reward.source=critique needs one that can.")
     return subject.correct

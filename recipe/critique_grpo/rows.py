@@ -1,0 +1,37 @@
+"""Where a row of a mixed group comes from, and what became of each response of a group that was to be refined."""
+
+from enum import Enum
+
+#: A row's column ``origin``: sampled from the question, or a refinement. The loss weighs rows by it.
+ORIGIN = "origin"
+INITIAL, REFINEMENT = "initial", "refinement"
+
+
+class Outcome(str, Enum):
+    """How a response of a triggered group ends: exactly one of these."""
+
+    SELECTED = "selected"  # its refinement joined the group
+    NOT_SELECTED = "not selected"  # its refinement did not
+    ALREADY_CORRECT = "already correct"  # nothing to refine (trigger some_failed)
+    CRITIQUE_SKIPPED = "critique skipped"  # the critic had nothing to say (critique.fallback=skip)
+    PROMPT_TOO_LONG = "prompt too long"  # question and critique alone exceed refinement.max_prompt_length
+    GENERATOR_FAILED = "generator failed"  # the endpoint wrote no refinement
+    ABORTED = "aborted"  # others were correct first (refinement.stop_after_correct)
+
+
+class NotRefined(Exception):
+    """There will be no refinement of this response, and to ask again would not help; the others may go on."""
+
+    outcome: Outcome
+
+
+class PromptTooLong(NotRefined):
+    """The request does not fit into ``refinement.max_prompt_length``, whatever is cut from the response."""
+
+    outcome = Outcome.PROMPT_TOO_LONG
+
+
+class GeneratorFailed(NotRefined):
+    """The model that was to write the refinement did not."""
+
+    outcome = Outcome.GENERATOR_FAILED

@@ -1,0 +1,1 @@
+"""Everything that is refused before Ray starts: versions, configuration, endpoints, data."""
