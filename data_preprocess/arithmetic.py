@@ -17,9 +17,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_preprocess._cards import write_dataset
-from data_preprocess._reasoning_gym import INSTRUCTION, Options, Problem, take_problems
-from data_preprocess._sources import DataError, Source
+from data_preprocess.common.cards import write_dataset
+from data_preprocess.common.reasoning_gym import INSTRUCTION, Options, Problem, take_problems
+from data_preprocess.common.sources import DataError, Source
 
 Message = dict[str, str]
 CHAIN_SUM = {"min_digits": 1, "max_digits": 2, "min_terms": 2, "max_terms": 2}  # our defaults for the default task

@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from data_preprocess._overlap import index_questions, normalise, overlap, question_of, read_questions
-from data_preprocess._sources import DataError
-from data_preprocess._tokens import prompt_counter
-from recipe.critique_grpo import data_check
+from data_preprocess.common.overlap import index_questions, normalise, overlap, question_of, read_questions
+from data_preprocess.common.sources import DataError
+from data_preprocess.common.tokens import prompt_counter
 from recipe.critique_grpo.reward import compute_score, golds_of, kind_of, unparsable_golds
+from recipe.critique_grpo.startup import data as data_check
 
 SHOWN = 5
 """Rows named for each finding."""

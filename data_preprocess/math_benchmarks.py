@@ -9,8 +9,8 @@ groups its metrics by data_source, which is the name.
 from collections.abc import Sequence
 from typing import Any
 
-from data_preprocess._benchmarks import Benchmark, run
-from data_preprocess._problems import LeftOut, Problem, read_answer, read_list, read_text
+from data_preprocess.common.benchmarks import Benchmark, run
+from data_preprocess.common.problems import LeftOut, Problem, read_answer, read_list, read_text
 from recipe.critique_grpo.reward import extract_answer
 
 # OlympiadBench as the papers use it. Its configuration holds nothing else, but a local copy may hold all of it.

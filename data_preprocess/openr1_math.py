@@ -17,9 +17,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_preprocess._benchmarks import add_common_arguments
-from data_preprocess._cards import Card, write_dataset
-from data_preprocess._overlap import (
+from data_preprocess.common.benchmarks import add_common_arguments
+from data_preprocess.common.cards import Card, write_dataset
+from data_preprocess.common.overlap import (
     NGRAM,
     index_questions,
     normalise,
@@ -27,7 +27,7 @@ from data_preprocess._overlap import (
     read_questions,
     strip_instruction,
 )
-from data_preprocess._problems import (
+from data_preprocess.common.problems import (
     SCHEMA,
     LeftOut,
     Problem,
@@ -40,9 +40,9 @@ from data_preprocess._problems import (
     read_problems,
     read_text,
 )
-from data_preprocess._sources import DataError, Source, load_source
-from data_preprocess._templates import BUILT_IN, PromptTemplate, load_template
-from data_preprocess._tokens import prompt_counter
+from data_preprocess.common.sources import DataError, Source, load_source
+from data_preprocess.common.templates import BUILT_IN, PromptTemplate, load_template
+from data_preprocess.common.tokens import prompt_counter
 from recipe.critique_grpo.reward import unparsable_golds
 
 HUB_ID = "Elliott/Openr1-Math-46k-8192"

@@ -13,8 +13,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from data_preprocess._benchmarks import Benchmark, run
-from data_preprocess._problems import LETTERS, LeftOut, Problem, read_answer, read_list, read_text
+from data_preprocess.common.benchmarks import Benchmark, run
+from data_preprocess.common.problems import LETTERS, LeftOut, Problem, read_answer, read_list, read_text
 
 CHOICE_FORM = "The final answer is the letter of the correct option."
 FLOAT_TOLERANCE = 0.04

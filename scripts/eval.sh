@@ -44,7 +44,7 @@ find_model
 out="$(realpath -ms "${OUT:-$repo/outputs/eval/${MODEL##*/}}")"
 enter_repo
 
-largest="$("$python" -m recipe.critique_grpo.eval_plan --out "$out" --model "$MODEL" --tier "$TIER" \
+largest="$("$python" -m recipe.critique_grpo.evaluate.plan --out "$out" --model "$MODEL" --tier "$TIER" \
   --samples "$samples" --max_prompt "$prompt" --max_response "$response" --benches "${files[@]}" \
   ${overrides[@]+"${overrides[@]/#/--override=}"})"
 
@@ -55,7 +55,7 @@ validate() {
     batch=$((largest < 8 ? largest : 8))
   fi
   # Overlong prompts end the run instead of being left out: the score would be of another benchmark.
-  "$python" -u -m recipe.critique_grpo.eval_run preset=grpo tier="$TIER" \
+  "$python" -u -m recipe.critique_grpo.evaluate.run preset=grpo tier="$TIER" \
     "+evaluation.out='$out'" \
     actor_rollout_ref.rollout.val_kwargs.n="$samples" \
     actor_rollout_ref.rollout.val_kwargs.do_sample=true \

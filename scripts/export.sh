@@ -35,6 +35,6 @@ TIER=cpu
 ! command -v nvidia-smi >/dev/null || TIER=gpu
 enter_repo
 rm -rf "$target.part"
-"$python" -m recipe.critique_grpo.export "$actor" "$target.part" || die "failed, see above; $target was not written"
+"$python" -m verl_ext.export "$actor" "$target.part" || die "failed, see above; $target was not written"
 mv "$target.part" "$target"
 echo "wrote $target"

@@ -7,7 +7,8 @@ from omegaconf import DictConfig
 @hydra.main(config_path="config", config_name="critique_grpo_trainer", version_base=None)
 def main(config: DictConfig) -> None:
     """Check versions, configuration and data, then train. Imports wait until Hydra has answered --help and --cfg."""
-    from recipe.critique_grpo.start import check, train
+    from recipe.critique_grpo.startup.check import check
+    from recipe.critique_grpo.trainer.runner import train
 
     check(config)
     train(config)

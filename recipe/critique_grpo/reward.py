@@ -115,6 +115,11 @@ def compute_score(
     return {"score": float(correct), "acc": float(correct), "pred": (answer or "")[:MAX_PRED_CHARS], **flags}
 
 
+def is_correct(score: float) -> bool:
+    """The reward R is 0 or 1 (paper, section 3); a graded reward counts as correct from 1 on."""
+    return score >= 1.0
+
+
 def extract_answer(response: str) -> str | None:
     """The boxed answer of a response, None if there is none to go by; see ``graders/extract.py``."""
     return extract(response).answer
@@ -126,7 +131,7 @@ def unparsable_golds(golds: Iterable[str]) -> list[str]:
     For a check of the data at start-up: takes some 10 ms for each distinct answer that is not a plain number.
     """
     failed = []
-    with closing(new_pool("grading:parse_gold")) as pool:
+    with closing(new_pool("graders.symbolic:parse_gold")) as pool:
         for gold in dict.fromkeys(gold.strip() for gold in golds):
             if _PLAIN_NUMBER.fullmatch(gold):
                 continue

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import REPO, run_logged
 
-from data_preprocess._reasoning_gym import Problem
 from data_preprocess.arithmetic import make_prompt, make_row
+from data_preprocess.common.reasoning_gym import Problem
 
 pytestmark = pytest.mark.e2e
 N = 3

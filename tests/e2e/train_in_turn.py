@@ -25,9 +25,9 @@ class InTurnRunner:
     """Starts the recipe's trainer as its task runner does; ``fit`` is called once for every run."""
 
     def run(self, config: Any) -> None:
-        from recipe.critique_grpo.ray_trainer import RayCritiqueGRPOTrainer
-        from recipe.critique_grpo.start import run_task
         from recipe.critique_grpo.startup.validate import validate
+        from recipe.critique_grpo.trainer.ray_trainer import RayCritiqueGRPOTrainer
+        from recipe.critique_grpo.trainer.runner import run_task
 
         class InTurnTrainer(RayCritiqueGRPOTrainer):
             def fit(self) -> None:

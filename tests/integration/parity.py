@@ -28,10 +28,10 @@ class ParityRunner:
     def run(self, config: Any) -> None:
         from verl.trainer.ppo.ray_trainer import RayPPOTrainer
 
-        from recipe.critique_grpo.start import run_task
+        from recipe.critique_grpo.trainer.runner import run_task
 
         if config.parity.trainer == "recipe":
-            from recipe.critique_grpo.ray_trainer import RayCritiqueGRPOTrainer
+            from recipe.critique_grpo.trainer.ray_trainer import RayCritiqueGRPOTrainer
 
             base: Any = RayCritiqueGRPOTrainer
         else:

@@ -33,8 +33,8 @@ class ProbeRunner:
     """Starts the recipe's trainer as its task runner does, with ``fit`` replaced by the probes."""
 
     def run(self, config: Any) -> None:
-        from recipe.critique_grpo.ray_trainer import RayCritiqueGRPOTrainer
-        from recipe.critique_grpo.start import run_task
+        from recipe.critique_grpo.trainer.ray_trainer import RayCritiqueGRPOTrainer
+        from recipe.critique_grpo.trainer.runner import run_task
 
         class ProbeTrainer(RayCritiqueGRPOTrainer):
             def fit(self) -> None:
@@ -71,8 +71,8 @@ def probe(trainer: Any) -> None:
 
 async def aborts(trainer: Any) -> dict[str, Any]:
     """Four long requests to the policy's server, three of which are cancelled on their way."""
-    from recipe.critique_grpo.generators import PolicyClient, unstreamed
-    from recipe.critique_grpo.stage_clock import StageClock
+    from recipe.critique_grpo.rollout.stage_clock import StageClock
+    from recipe.critique_grpo.rollout.writers import PolicyClient, unstreamed
 
     client = PolicyClient.like(trainer.llm_server_manager.get_client(), clock=StageClock())
     address = trainer.llm_server_manager.get_addresses()[0]
@@ -150,7 +150,7 @@ def with_advantages(trainer: Any, batch: DataProto) -> DataProto:
 
 def update(trainer: Any, batch: DataProto, gamma: float) -> dict[str, float]:
     """Loss and gradient norm of one update through the actor workers; the learning rate is 0, so nothing changes."""
-    from recipe.critique_grpo.policy_loss import critique_grpo_loss
+    from recipe.critique_grpo.trainer.policy_loss import critique_grpo_loss
 
     trainer.options.loss.gamma = gamma
     trainer.actor_rollout_wg.set_loss_fn(

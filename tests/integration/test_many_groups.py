@@ -46,7 +46,7 @@ async def measure(model: str, groups: int, n: int) -> None:
 
     from recipe.critique_grpo.bench.server import BenchWorker
     from recipe.critique_grpo.bench.simulation import SimulatedServer, Speed
-    from recipe.critique_grpo.generators import PolicyClient
+    from recipe.critique_grpo.rollout.writers import PolicyClient
 
     loop = asyncio.get_running_loop()
     assert isinstance(loop, MeasuredLoop)

@@ -17,7 +17,7 @@ def main(kind: str) -> None:
     from hydra import compose, initialize_config_dir
 
     from recipe.critique_grpo.failure_budget import FailureBudgetExceeded
-    from recipe.critique_grpo.start import train
+    from recipe.critique_grpo.trainer.runner import train
 
     @ray.remote
     class Worker:

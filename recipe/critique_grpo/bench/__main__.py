@@ -109,7 +109,7 @@ def measure(arguments: argparse.Namespace, workload: Workload) -> dict[str, Any]
         }
 
     from recipe.critique_grpo.bench.server import BenchRunner
-    from recipe.critique_grpo.start import train
+    from recipe.critique_grpo.trainer.runner import train
 
     train(config, BenchRunner)
     return json.loads(result.read_text(encoding="utf-8"))

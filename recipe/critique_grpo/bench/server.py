@@ -17,11 +17,11 @@ from verl import DataProto
 
 from recipe.critique_grpo.bench.designs import TABLES, Design
 from recipe.critique_grpo.bench.workload import Workload
-from recipe.critique_grpo.generators import unstreamed
-from recipe.critique_grpo.group_stage import GroupStage
-from recipe.critique_grpo.rollout import CritiqueRefinementWorker
-from recipe.critique_grpo.rollout_manager import CritiqueRefinementManager
-from recipe.critique_grpo.rows import ORIGIN, REFINEMENT
+from recipe.critique_grpo.rollout.group_stage import GroupStage
+from recipe.critique_grpo.rollout.manager import CritiqueRefinementManager
+from recipe.critique_grpo.rollout.rows import ORIGIN, REFINEMENT
+from recipe.critique_grpo.rollout.worker import CritiqueRefinementWorker
+from recipe.critique_grpo.rollout.writers import unstreamed
 
 #: Drawing from a vocabulary of 49,000 would take most of a tiny model's time on a CPU.
 GREEDY = {"temperature": 0.0, "top_p": 1.0, "top_k": -1, "ignore_eos": True}
@@ -78,8 +78,8 @@ class BenchRunner:
 
     def run(self, config: Any) -> None:
         """Measure, and write the results to ``config.bench.result``."""
-        from recipe.critique_grpo.ray_trainer import RayCritiqueGRPOTrainer
-        from recipe.critique_grpo.start import run_task
+        from recipe.critique_grpo.trainer.ray_trainer import RayCritiqueGRPOTrainer
+        from recipe.critique_grpo.trainer.runner import run_task
 
         class BenchTrainer(RayCritiqueGRPOTrainer):
             def fit(self) -> None:

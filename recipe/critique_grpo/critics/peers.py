@@ -11,7 +11,7 @@ import random
 from recipe.critique_grpo.critics.indicative import VERDICT_ONLY, indicative_text
 from recipe.critique_grpo.critics.protocol import Critic, Critique, Subject, ruled
 from recipe.critique_grpo.prompts import Template
-from recipe.critique_grpo.refinement import is_correct
+from recipe.critique_grpo.reward import is_correct
 
 _RESPONSE = frozenset({"response"})
 

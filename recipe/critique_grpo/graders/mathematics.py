@@ -72,7 +72,7 @@ def _compare(given: Answer, true: Answer) -> Verdict:
         return WRONG
     if too_complex(texts[0]) and not too_complex(texts[1]):
         return Verdict(False, "too_complex")
-    result = ask("grading:grade_math", *_words_as_symbols(*texts))
+    result = ask("graders.symbolic:grade_math", *_words_as_symbols(*texts))
     return result if isinstance(result, Verdict) else Verdict(result["correct"])
 
 

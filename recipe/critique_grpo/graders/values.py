@@ -76,7 +76,7 @@ def _values(answer: str) -> list[float] | Verdict:
             return WRONG
     if too_complex(text):
         return Verdict(False, "too_complex")
-    values = ask("grading:evaluate", text)
+    values = ask("graders.symbolic:evaluate", text)
     return values if isinstance(values, list | Verdict) else WRONG
 
 

@@ -7,7 +7,7 @@ from recipe.critique_grpo.critics import critic_types
 from recipe.critique_grpo.options import LOSS_MODE, ConfigError, CritiqueGRPOConfig, from_config
 from verl_ext.chat_client import is_plain_url
 
-MANAGER = "recipe.critique_grpo.rollout_manager.CritiqueRefinementManager"
+MANAGER = "recipe.critique_grpo.rollout.manager.CritiqueRefinementManager"
 
 
 def validate(config: DictConfig) -> CritiqueGRPOConfig:

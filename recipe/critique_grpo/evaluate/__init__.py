@@ -1,0 +1,1 @@
+"""Evaluation of a checkpoint on benchmarks by verl's own validation, with intervals and paired comparisons."""

@@ -1,0 +1,64 @@
+"""verl's agent-loop manager for mixed groups: hands whole groups to the workers, and their records to the trainer."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import ray
+from verl import DataProto
+from verl.experimental.agent_loop.agent_loop import AgentLoopManager
+from verl.utils.ray_utils import auto_await
+
+from recipe.critique_grpo.rollout.records import GroupRecord
+from recipe.critique_grpo.rollout.rows import ORIGIN
+from recipe.critique_grpo.rollout.stage_clock import StageTimes
+from recipe.critique_grpo.rollout.worker import GENERATOR, RECORD, TIMES, CritiqueRefinementWorker
+
+
+class WholeGroups(DataProto):
+    """A batch that verl's manager may chunk only between groups: all rows of a ``uid`` go to one worker."""
+
+    def chunk(self, chunks: int) -> list[DataProto]:
+        uids = self.non_tensor_batch["uid"]
+        starts = [row for row in range(len(uids)) if row == 0 or uids[row] != uids[row - 1]]
+        bounds = [*(starts[part[0]] for part in np.array_split(np.arange(len(starts)), chunks)), len(uids)]
+        return [self.slice(begin, end) for begin, end in zip(bounds[:-1], bounds[1:], strict=True)]
+
+
+class CritiqueRefinementManager(AgentLoopManager):
+    """verl's manager with our workers and whole groups; ``take_records`` hands over what happened in the groups."""
+
+    worker_class: type[CritiqueRefinementWorker] = CritiqueRefinementWorker
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.agent_loop_workers_class = ray.remote(self.worker_class)
+        super().__init__(*args, **kwargs)
+        self._records: list[GroupRecord] = []
+        self._times: list[StageTimes] = []
+
+    @auto_await
+    async def generate_sequences(self, prompts: DataProto) -> DataProto:
+        if prompts.meta_info.get("validate", False):
+            output = await super().generate_sequences(prompts)
+            output.batch.pop("refinement_mask")
+            for column in (RECORD, TIMES, GENERATOR, ORIGIN):
+                output.non_tensor_batch.pop(column)
+            return output
+        n = self.rollout_config.n
+        sizes = Counter(prompts.non_tensor_batch["uid"].tolist())
+        if wrong := [(uid, size) for uid, size in sizes.items() if size != n]:
+            raise ValueError(
+                f"group {wrong[0][0]} came with {wrong[0][1]} rows, but actor_rollout_ref.rollout.n is {n}: "
+                "something between the data loader and the rollout drops or adds rows."
+            )
+        groups = WholeGroups(prompts.batch, prompts.non_tensor_batch, prompts.meta_info)
+        output = await super().generate_sequences(groups)
+        self._records = [record for record in output.non_tensor_batch.pop(RECORD) if record is not None]
+        self._times = [times for times in output.non_tensor_batch.pop(TIMES) if times is not None]
+        return output
+
+    def take_records(self) -> tuple[list[GroupRecord], list[StageTimes]]:
+        """Records of the groups and times of the workers of the last training rollout; empties the store."""
+        taken = self._records, self._times
+        self._records, self._times = [], []
+        return taken

@@ -1,0 +1,152 @@
+"""What happened in each group of a rollout: metrics for the tracker, and a JSONL dump for people."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from recipe.critique_grpo.critics import Critique
+from recipe.critique_grpo.reward import is_correct
+from recipe.critique_grpo.rollout.rows import Outcome
+from verl_ext.finished_file import finished_file
+
+
+@dataclass
+class RefinementRecord:
+    """One refinement.
+
+    ``generator``: who wrote it, "policy" or "endpoint". ``mean_log_prob``: per token under the refinement prompt, where
+    the selection asks for it. ``prompt_truncated``: the failed response was cut to fit. ``critique``: of the refinement
+    itself, where that decides the reward.
+    """
+
+    text: str
+    score: float
+    tokens: int
+    generator: str = "policy"
+    mean_log_prob: float | None = None
+    prompt_truncated: bool = False
+    critique: Critique | None = None
+
+
+@dataclass
+class ResponseRecord:
+    """One initial response, its critique if it got one, and in a triggered group what came of it."""
+
+    text: str
+    score: float
+    tokens: int
+    critique: Critique | None = None
+    outcome: Outcome | None = None
+    refinement: RefinementRecord | None = None
+
+
+@dataclass
+class GroupRecord:
+    """One question of one training step; ``responses`` in the order of their slots."""
+
+    step: int
+    index: str
+    question: str
+    ground_truth: str
+    trigger: str
+    selection: str
+    triggered: bool = False
+    responses: list[ResponseRecord] = field(default_factory=list)
+
+    @property
+    def refinements(self) -> list[RefinementRecord]:
+        """All of the group, in the order of the slots that they refine."""
+        return [response.refinement for response in self.responses if response.refinement is not None]
+
+    @property
+    def selected(self) -> list[RefinementRecord]:
+        """Those that joined the group."""
+        chosen = [response for response in self.responses if response.outcome is Outcome.SELECTED]
+        return [response.refinement for response in chosen if response.refinement is not None]
+
+    def for_transport(self, with_texts: bool) -> "GroupRecord":
+        """This record, without its texts unless they will be dumped."""
+        if with_texts:
+            return self
+        responses = [_response_without_texts(response) for response in self.responses]
+        return replace(self, question="", ground_truth="", responses=responses)
+
+    def reason(self) -> str:
+        """Why this group holds the rows that it holds, in words."""
+        right = sum(is_correct(response.score) for response in self.responses)
+        found = f"trigger {self.trigger}: {right} of {len(self.responses)} initial responses correct"
+        if not self.triggered:
+            return f"not refined, {found}"
+        made = self.refinements
+        if made:
+            correct = sum(is_correct(refinement.score) for refinement in made)
+            found = (
+                f"refined, {found}; {correct} of {len(made)} refinements correct, {len(self.selected)} selected "
+                f"(correct ones first, then {self.selection})"
+            )
+        else:
+            found = f"not refined, though it should have been, {found}; no refinement came of it"
+        lost = Counter(response.outcome.value for response in self.responses if response.outcome in _WITHOUT_REFINEMENT)
+        return "; ".join([found, *(f"{count} {outcome}" for outcome, count in sorted(lost.items()))])
+
+
+_WITHOUT_REFINEMENT = set(Outcome) - {Outcome.SELECTED, Outcome.NOT_SELECTED}
+
+
+def rollout_metrics(records: Sequence[GroupRecord]) -> dict[str, float]:
+    """The ``critique_grpo/*`` metrics of one rollout. Rates are 0 when there is nothing to count."""
+    responses = [response for record in records for response in record.responses]
+    refinements = [refinement for record in records for refinement in record.refinements]
+    selected = [refinement for record in records for refinement in record.selected]
+    items: list[ResponseRecord | RefinementRecord] = [*responses, *refinements]
+    critiques = [item.critique for item in items if item.critique is not None]
+    outcomes = Counter(response.outcome for response in responses)
+    metrics = {
+        "trigger_rate": _mean([record.triggered for record in records]),
+        "initial_accuracy": _mean([is_correct(response.score) for response in responses]),
+        "refined_fraction": len(selected) / max(len(responses), 1),
+        "refinement_success": _mean([is_correct(refinement.score) for refinement in refinements]),
+        "selected_success": _mean([is_correct(refinement.score) for refinement in selected]),
+        "refinements": len(refinements),
+        "refinements_aborted": outcomes[Outcome.ABORTED],
+        "refine_tokens": sum(refinement.tokens for refinement in refinements),
+        "selected_tokens_mean": _mean([refinement.tokens for refinement in selected]),
+        "critique_valid": _mean([critique.valid for critique in critiques]),
+        "critique_skipped": outcomes[Outcome.CRITIQUE_SKIPPED],
+        "critique_retries": sum(critique.retries for critique in critiques),
+        "critique_requests_resent": sum(critique.resent for critique in critiques),
+        "critic_errors": sum(critique.error for critique in critiques),
+        "prompt_truncated": sum(refinement.prompt_truncated for refinement in refinements),
+        "prompt_skipped": outcomes[Outcome.PROMPT_TOO_LONG],
+        "generator_errors": outcomes[Outcome.GENERATOR_FAILED],
+    }
+    return {f"critique_grpo/{name}": float(value) for name, value in metrics.items()}
+
+
+def dump_rollout(records: Sequence[GroupRecord], folder: str, step: int) -> Path:
+    """Write ``<folder>/<step>.jsonl``, a group a line, replacing the file in one go."""
+    path = Path(folder) / f"{step}.jsonl"
+    with finished_file(path) as draft, open(draft, "w", encoding="utf-8") as file:
+        for record in records:
+            file.write(json.dumps({**asdict(record), "reason": record.reason()}, ensure_ascii=False) + "\n")
+    return path
+
+
+def _response_without_texts(response: ResponseRecord) -> ResponseRecord:
+    made = response.refinement
+    return replace(
+        response,
+        text="",
+        critique=_without_text(response.critique),
+        refinement=made and replace(made, text="", critique=_without_text(made.critique)),
+    )
+
+
+def _without_text(critique: Critique | None) -> Critique | None:
+    return critique and replace(critique, text=None, reason="")  # a reason may quote an answer
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

@@ -1,0 +1,291 @@
+"""The critique-refinement rollout stage, inside verl's agent-loop workers.
+
+    sample -> score -> critique -> refine -> score -> select
+
+verl's worker runs one coroutine per row. Ours lets verl sample and score the row, hands it to its group's
+``GroupStage``, and returns its row of the mixed group. No group waits for another one. Validation passes through
+untouched.
+"""
+
+import asyncio
+import gc
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, TypeAlias
+
+import torch
+from omegaconf import DictConfig
+from verl import DataProto
+from verl.experimental.agent_loop.agent_loop import (
+    AgentLoopMetrics,
+    AgentLoopOutput,
+    AgentLoopWorker,
+    _InternalAgentLoopOutput,
+)
+from verl.workers.rollout.llm_server import LLMServerClient
+
+from recipe.critique_grpo.critics import critic_types, declared_templates, make_critic
+from recipe.critique_grpo.critics.failure_budget import FailureBudget
+from recipe.critique_grpo.options import from_config
+from recipe.critique_grpo.prompts import load_templates
+from recipe.critique_grpo.reward import golds_of
+from recipe.critique_grpo.rollout.group_stage import GroupStage, MixedGroup, Question, Sample
+from recipe.critique_grpo.rollout.refinement import Message, request_seed
+from recipe.critique_grpo.rollout.refiner import Refiner, Writer
+from recipe.critique_grpo.rollout.rows import INITIAL, ORIGIN, REFINEMENT
+from recipe.critique_grpo.rollout.stage_clock import StageClock
+from recipe.critique_grpo.rollout.writers import (
+    EndpointWriter,
+    PolicyChat,
+    PolicyClient,
+    PolicyWriter,
+    endpoint_client,
+    unstreamed,
+)
+from verl_ext.chat_client import Chat
+from verl_ext.turnstile import Turnstile
+
+GENERATOR = "generator"  # who wrote the row: "policy" or "endpoint"
+FEEDBACK = "feedback"  # what the reward function says, for the critic
+RECORD = "group_record"
+TIMES = "stage_times"
+
+Row: TypeAlias = _InternalAgentLoopOutput
+
+
+class _Group:
+    """The rows of one question while they are being sampled; ``mixed`` becomes its mixed group."""
+
+    def __init__(self, size: int) -> None:
+        loop = asyncio.get_running_loop()
+        self.initial: list[asyncio.Future[Sample[Row]]] = [loop.create_future() for _ in range(size)]
+        self.joined = 0
+        self.mixed: asyncio.Task[MixedGroup[Row]]
+
+    def join(self) -> int:
+        self.joined += 1
+        return self.joined - 1
+
+
+class CritiqueRefinementWorker(AgentLoopWorker):
+    """verl's agent-loop worker whose training groups are critiqued and refined as soon as they are scored."""
+
+    def __init__(self, config: DictConfig, llm_client: LLMServerClient, *args: Any, **kwargs: Any) -> None:
+        self.clock = StageClock()
+        super().__init__(config, PolicyClient.like(llm_client, clock=self.clock), *args, **kwargs)
+        self.options = from_config(self.config)
+        self._unstreamed = unstreamed(self.rollout_config.name)
+        templates = load_templates(self.options.critique.templates, declared_templates())
+        self.refiner = Refiner(
+            self.options,
+            templates,
+            self._writer(),
+            encode=self._encode,
+            encode_text=partial(self.tokenizer.encode, add_special_tokens=False),
+            decode=self._decode,
+        )
+        critic = make_critic(self.options, templates, self._chat())
+        self.stage: GroupStage[Row] = GroupStage(self.options, critic, self.clock)
+        self._groups: dict[str, _Group] = {}
+        self._under_way: set[asyncio.Task[Any]] = set()
+        self.turnstile = Turnstile()
+
+    def _chat(self) -> Chat | None:
+        """Whom the critic asks."""
+        asks = critic_types()[self.options.critique.type].asks
+        if asks == "judge":
+            return endpoint_client(self.options.judge)
+        if asks is None:
+            return None
+        return PolicyChat(
+            self.llm_client,
+            self._encode,
+            self._decode,
+            sampling={name: self.rollout_config[name] for name in ("temperature", "top_p", "top_k")} | self._unstreamed,
+            eos_token_id=self.tokenizer.eos_token_id,
+            max_model_len=self.rollout_config.max_model_len,
+            seeded=self.options.seed_requests,
+        )
+
+    def _writer(self) -> Writer:
+        """Who refines."""
+        length = self.rollout_config.response_length
+        if self.options.refinement.generator == "policy":
+            return PolicyWriter(self.llm_client, length, log_probs=self.options.refinement.selection == "likeliest")
+        budget = FailureBudget(
+            self.options.critique.failure_budget,
+            "requests for a refinement failed",
+            "Mend the endpoint (critique_grpo.generator)",
+        )
+        client = endpoint_client(self.options.generator)
+        return EndpointWriter(client, self.tokenizer, length, self.clock, budget)
+
+    async def generate_sequences(self, batch: DataProto) -> DataProto:
+        """As verl's, with the stage clock restarted. If it fails, nothing that it has started goes on."""
+        self.clock.restart()
+        # Python's garbage collector would stop the event loop for half a second at a time, to go through all that is
+        # imported. It has its turn between rollouts.
+        gc.disable()
+        try:
+            return await super().generate_sequences(batch)
+        finally:
+            gc.enable()
+            for task in self._under_way:  # there are none unless a row has failed, or verl has been cancelled
+                task.cancel()
+            await asyncio.gather(*self._under_way, return_exceptions=True)
+            self._groups.clear()
+
+    async def _run_agent_loop(
+        self, sampling_params: dict[str, Any], trajectory: dict[str, Any], **kwargs: Any
+    ) -> _InternalAgentLoopOutput:
+        if trajectory["validate"] or not self.options.active:
+            return await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
+        self._track(asyncio.current_task())
+        await self.turnstile.wait()  # a row is made, tokenised and sent
+        uid = kwargs["uid"]
+        if uid not in self._groups:
+            self._groups[uid] = self._new_group(sampling_params, trajectory["step"], kwargs)
+        group = self._groups[uid]
+        slot = group.join()
+        if group.joined == len(group.initial):
+            del self._groups[uid]
+        sampling_params = self._request_params(sampling_params, trajectory["step"], kwargs, slot, "sample")
+        try:
+            row = await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
+            row.extra_fields |= {ORIGIN: INITIAL, GENERATOR: "policy"}
+            sample = self._sample(row)
+        except asyncio.CancelledError:
+            group.mixed.cancel()  # the others would wait for this row for ever
+            raise
+        except Exception as error:
+            if not group.initial[slot].done():
+                group.initial[slot].set_exception(error)
+        else:
+            if not group.initial[slot].done():  # cancelled if the group has failed: its error is raised below
+                group.initial[slot].set_result(sample)
+        mixed = await asyncio.shield(group.mixed)
+        row = mixed.samples[slot].row
+        row.reward_score = mixed.samples[slot].score
+        if slot == 0:
+            row.extra_fields[RECORD] = mixed.record.for_transport(with_texts=self.options.dump_dir is not None)
+        return row
+
+    def _new_group(self, sampling_params: dict[str, Any], step: int, kwargs: dict[str, Any]) -> _Group:
+        group = _Group(self.rollout_config.n)
+        question = Question(
+            step=step,
+            index=str(kwargs.get("index", "")),
+            text=str(kwargs["raw_prompt"][-1]["content"]),
+            ground_truth=next(iter(golds_of(kwargs["reward_model"])), ""),  # of several that are accepted, the first
+        )
+        refine = partial(self._refine, sampling_params, step, kwargs)
+        group.mixed = asyncio.ensure_future(self.stage.mixed_group(question, group.initial, refine))
+        self._track(group.mixed)
+        return group
+
+    def _track(self, task: asyncio.Task[Any] | None) -> None:
+        assert task is not None
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    async def _refine(
+        self,
+        sampling_params: dict[str, Any],
+        step: int,
+        kwargs: dict[str, Any],
+        slot: int,
+        response: Sample[Row],
+        critique: str,
+    ) -> Sample[Row]:
+        """One refinement, as a row with the question's own prompt and the token ids as sampled."""
+        prompt_ids, response_ids = _valid_tokens(response.row)
+        await self.turnstile.wait()  # the request is made and tokenised
+        started = time.perf_counter()
+        generated = await self.refiner.refine(
+            list(kwargs["raw_prompt"]),
+            response_ids,
+            critique,
+            params=self._request_params(sampling_params, step, kwargs, slot, "refine"),
+            seed=request_seed(self.options.seed, step, kwargs.get("index", ""), slot, "refine"),
+        )
+        output = AgentLoopOutput(
+            prompt_ids=prompt_ids,
+            response_ids=generated.token_ids,
+            response_mask=[1] * len(generated.token_ids),
+            num_turns=2,
+            metrics=AgentLoopMetrics(generate_sequences=time.perf_counter() - started),
+            extra_fields={
+                **generated.extra_fields,
+                "turn_scores": [],
+                "tool_rewards": [],
+                ORIGIN: REFINEMENT,
+                GENERATOR: self.options.refinement.generator,
+            },
+        )
+        sample = self._sample(await self._agent_loop_postprocess(output, False, **kwargs))
+        sample.mean_log_prob, sample.prompt_truncated = generated.mean_log_prob, generated.prompt_truncated
+        return sample
+
+    async def _compute_score(self, outputs: list[AgentLoopOutput], kwargs: dict[str, Any]) -> None:
+        with self.clock.under_way("score"):
+            await super()._compute_score(outputs, kwargs)
+        fields = outputs[-1].extra_fields
+        # It is for the critic alone. verl would make a column of it and wants one of every row, if the first has one.
+        feedback = (fields.get("reward_extra_info") or {}).pop(FEEDBACK, None)
+        fields[FEEDBACK] = "" if feedback is None else str(feedback)
+
+    async def _agent_loop_postprocess(self, *args: Any, **kwargs: Any) -> Row:
+        await self.turnstile.wait()  # verl pads a row
+        return await super()._agent_loop_postprocess(*args, **kwargs)
+
+    def _request_params(
+        self, sampling_params: dict[str, Any], step: int, kwargs: dict[str, Any], slot: int, stage: str
+    ) -> dict[str, Any]:
+        """The parameters of one request, with its own seed if ``seed_requests`` is on."""
+        params = {**sampling_params, **self._unstreamed}
+        if self.options.seed_requests:
+            params["seed"] = request_seed(self.options.seed, step, kwargs.get("index", ""), slot, stage)
+        return params
+
+    def _sample(self, row: Row) -> Sample[Row]:
+        assert row.reward_score is not None, "the stage needs scores during the rollout (see startup/validate.py)"
+        token_ids, fields = _valid_tokens(row)[1], row.extra_fields
+        return Sample(
+            row,
+            self._decode(token_ids),
+            float(row.reward_score),
+            len(token_ids),
+            origin=fields[ORIGIN],
+            generator=fields[GENERATOR],
+            feedback=fields.get(FEEDBACK, ""),
+        )
+
+    def _encode(self, messages: list[Message]) -> list[int]:
+        template_kwargs = dict(self.config.data.get("apply_chat_template_kwargs", {}))
+        return self.tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=True, return_dict=False, **template_kwargs
+        )
+
+    def _decode(self, token_ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
+
+    def _postprocess(self, inputs: list[Row], *args: Any, **kwargs: Any) -> DataProto:
+        """verl's batch plus ``refinement_mask``, a (bs,) bool tensor, and the stage's records and times."""
+        for row in inputs:
+            row.extra_fields.pop(FEEDBACK, None)
+        first = inputs[0].extra_fields  # validation has no rows of the stage, but the same columns
+        first[TIMES] = self.clock.times()
+        for column, value in ((RECORD, None), (GENERATOR, "policy"), (ORIGIN, INITIAL)):
+            first.setdefault(column, value)
+        output = super()._postprocess(inputs, *args, **kwargs)
+        refined = [origin == REFINEMENT for origin in output.non_tensor_batch[ORIGIN]]
+        output.batch["refinement_mask"] = torch.tensor(refined, dtype=torch.bool)
+        return output
+
+
+def _valid_tokens(row: Row) -> tuple[list[int], list[int]]:
+    """Unpadded token ids of (prompt, response)."""
+    width = row.prompt_ids.shape[1]
+    mask = row.attention_mask[0].bool()
+    return row.prompt_ids[0][mask[:width]].tolist(), row.response_ids[0][mask[width:]].tolist()

@@ -1,0 +1,43 @@
+"""The start-up check as a whole: versions, configuration, endpoints, data. Nothing of it needs Ray."""
+
+import sys
+from dataclasses import asdict
+
+from omegaconf import DictConfig
+
+from recipe.critique_grpo.critics import critic_types, declared_templates
+from recipe.critique_grpo.options import ConfigError, CritiqueGRPOConfig
+from recipe.critique_grpo.prompts import load_templates
+from recipe.critique_grpo.startup.data import check_data
+from recipe.critique_grpo.startup.validate import validate
+from recipe.critique_grpo.startup.versions import check_versions
+from verl_ext.chat_client import ChatClient, ChatError
+
+
+def check(config: DictConfig) -> None:
+    """Everything that can be refused before Ray starts; ends the process with a message for people."""
+    try:
+        check_versions()
+        options = validate(config)
+        load_templates(options.critique.templates, declared_templates())
+        check_endpoints(options)
+        if options.check_data:
+            check_data(config)
+    except ConfigError as error:
+        sys.exit(f"critique_grpo: {error}")
+
+
+def check_endpoints(options: CritiqueGRPOConfig) -> None:
+    """Refuse endpoints that cannot be asked: no key, a reserved sampling field, an unusable cache folder.
+
+    Raises:
+        ConfigError: naming the endpoint.
+    """
+    asks = critic_types()[options.critique.type].asks
+    used = {"judge": asks == "judge", "generator": options.refinement.generator == "endpoint"}
+    for name, endpoint in (("judge", options.judge), ("generator", options.generator)):
+        if used[name]:
+            try:
+                ChatClient(**asdict(endpoint))
+            except ChatError as error:
+                raise ConfigError(f"critique_grpo.{name}: {error}") from error

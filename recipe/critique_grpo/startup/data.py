@@ -1,0 +1,112 @@
+"""Start-up check of what the user feeds in: the model folder's tokenizer and every row of the parquet files."""
+
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig
+
+from recipe.critique_grpo.options import ConfigError, from_config
+from recipe.critique_grpo.startup.data_files import check_file, check_together
+from recipe.critique_grpo.startup.data_prompts import first_line
+
+MATH_REWARD = "recipe.critique_grpo.reward"
+
+
+def check_data(config: DictConfig) -> None:
+    """Check tokenizer and data of a composed configuration.
+
+    What only training cannot do with is let through when nothing is trained (``trainer.val_only``): a padding token
+    that is the end-of-sequence token, and true answers that the grader can only match literally. The latter are no
+    error in a validation file either; they are printed.
+
+    Raises:
+        ConfigError: names the model folder, or the file and rows, and what to change.
+    """
+    data, model = config.data, config.actor_rollout_ref.model
+    trains = not config.trainer.val_only
+    tokenizer = load_checked_tokenizer(model, trains=trains)
+    check_context(config)
+    reward = config.reward.custom_reward_function
+    own_reward = MATH_REWARD in str(reward.path or "")
+    files = {option: _listed(data[option]) for option in ("val_files", "train_files")}
+    usable: dict[str, int] = {}
+    for path in dict.fromkeys(files["val_files"] + files["train_files"]):  # the same file may be both
+        checked = check_file(
+            path,
+            tokenizer,
+            prompt_key=data.prompt_key,
+            max_prompt_length=data.max_prompt_length,
+            filtered=data.filter_overlong_prompts,
+            template_kwargs=dict(data.get("apply_chat_template_kwargs") or {}),
+            custom_template=model.get("custom_chat_template"),
+            parse_golds=own_reward,
+            answer_type=(reward.get("reward_kwargs") or {}).get("answer_type"),
+            trained=trains and path in files["train_files"],
+            val_only=not trains,
+        )
+        usable[path] = checked.usable
+        for note in checked.notes:
+            print(f"critique_grpo: {path}: {note}")
+    if config.get("evaluation") is None:  # which gives verl one file at a time
+        for option, paths in files.items():
+            check_together(option, paths)
+        check_batch(data, sum(usable[path] for path in files["train_files"]))
+
+
+def load_checked_tokenizer(model: DictConfig, trains: bool = True) -> Any:
+    """The model's tokenizer, refused if it has no chat template or, to train, pads with the end-of-sequence token."""
+    from transformers import AutoTokenizer
+
+    path = model.get("tokenizer_path") or model.path
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=model.get("trust_remote_code", False))
+    except Exception as error:  # transformers raises OSError, ValueError, KeyError... for one and the same mistake
+        raise ConfigError(
+            f"actor_rollout_ref.model.path: no tokenizer can be loaded from {path}: {first_line(error)}"
+        ) from error
+    if not tokenizer.chat_template:  # one in the configuration does not reach verl's data set, which counts tokens
+        raise ConfigError(f"{path} has no chat template: put one into the folder, as chat_template.jinja.")
+    if trains and (tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id):
+        raise ConfigError(
+            f"{path}: the padding token is {tokenizer.pad_token!r} and the end-of-sequence token is "
+            f"{tokenizer.eos_token!r}; name a padding token of its own as pad_token in tokenizer_config.json."
+        )
+    return tokenizer
+
+
+def check_context(config: DictConfig) -> None:
+    """Refuse a model whose context is too short for a refinement: responses would be cut without a word."""
+    from transformers import AutoConfig
+
+    model = config.actor_rollout_ref.model
+    context = getattr(
+        AutoConfig.from_pretrained(model.path, trust_remote_code=model.get("trust_remote_code", False)),
+        "max_position_embeddings",
+        None,
+    )
+    options = from_config(config)
+    prompt = options.refinement.max_prompt_length if options.active else config.data.max_prompt_length
+    if context is not None and prompt + config.data.max_response_length > context:
+        raise ConfigError(
+            f"{model.path} has a context of {context} tokens, but prompt and response may take {prompt} + "
+            f"{config.data.max_response_length}: lower refinement.max_prompt_length or the lengths in data."
+        )
+
+
+def check_batch(data: DictConfig, usable: int) -> None:
+    """Refuse fewer prompts than a batch: verl drops the last batch if it is not full."""
+    batch = "gen_batch_size" if data.get("gen_batch_size") else "train_batch_size"
+    most = data.get("train_max_samples") or -1
+    if 0 < most < min(usable, data[batch]):
+        raise ConfigError(
+            f"data.train_max_samples ({most}) leaves fewer prompts than data.{batch} ({data[batch]}): "
+            f"lower {batch} or take more samples."
+        )
+    if usable < data[batch]:
+        raise ConfigError(
+            f"data.train_files has {usable} usable prompts, fewer than data.{batch} ({data[batch]}): "
+            "lower it or give more data."
+        )
+
+
+def _listed(files: Any) -> list[str]:
+    return [str(path) for path in files] if isinstance(files, list | ListConfig) else [str(files)]

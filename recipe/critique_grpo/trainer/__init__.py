@@ -1,0 +1,1 @@
+"""verl's trainer with the shaped loss: hooks, no copies. Begin with ``ray_trainer.py``."""

@@ -1,0 +1,89 @@
+"""The trainer: verl's ``RayPPOTrainer`` with hooks; ``fit`` is verl's own."""
+
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+from verl import DataProto
+from verl.trainer.ppo.core_algos import register_adv_est
+from verl.trainer.ppo.ray_trainer import RayPPOTrainer
+from verl.utils.config import omega_conf_to_dataclass
+
+from recipe.critique_grpo.core_algos import compute_mixed_group_advantage, refinement_set_weights
+from recipe.critique_grpo.options import LOSS_MODE, from_config
+from recipe.critique_grpo.reward import FLAGS
+from recipe.critique_grpo.rollout.records import dump_rollout, rollout_metrics
+from recipe.critique_grpo.rollout.stage_clock import stage_metrics
+from recipe.critique_grpo.trainer.policy_loss import critique_grpo_loss
+
+register_adv_est("critique_grpo")(compute_mixed_group_advantage)
+
+
+class RayCritiqueGRPOTrainer(RayPPOTrainer):
+    """Installs the shaped loss, hands the refinement mask to it, and logs the rollout stage.
+
+    With another ``policy_loss.loss_mode``, as in ``preset=grpo``, every hook is a pass-through.
+    """
+
+    def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        self.options = from_config(config)
+        self.shaped = config.actor_rollout_ref.actor.policy_loss.loss_mode == LOSS_MODE
+        self._step_metrics: dict[str, float] = {}
+
+    def init_workers(self) -> None:
+        """Start verl's workers, then give the actor the shaped loss (equation 5; see ``policy_loss.py``)."""
+        super().init_workers()
+        if self.shaped:
+            actor_config = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
+            loss = partial(critique_grpo_loss, config=actor_config, options=self.options.loss)
+            self.actor_rollout_wg.set_loss_fn(loss)
+
+    def _compute_old_log_prob(self, batch: DataProto) -> tuple[DataProto, float]:
+        old_log_prob, mfu = super()._compute_old_log_prob(batch)
+        if self.shaped:
+            self._step_metrics.update(_entropies(old_log_prob.batch["entropys"], batch.batch))
+        return old_log_prob, mfu
+
+    def _update_actor(self, batch: DataProto) -> DataProto:
+        if not self.shaped:
+            return super()._update_actor(batch)
+        mask = batch.batch["refinement_mask"]
+        batch.batch["loss_weight"] = (
+            refinement_set_weights(batch.non_tensor_batch["uid"], mask)
+            if self.options.loss.set_weights == "per_set"
+            else mask.new_ones(mask.shape).float()
+        )
+        output = super()._update_actor(batch)
+        output.meta_info["metrics"].update(self._stage_metrics(output.meta_info["metrics"]))
+        for flag in FLAGS:
+            if flag in batch.non_tensor_batch:
+                output.meta_info["metrics"][f"critique_grpo/{flag}"] = float(batch.non_tensor_batch[flag].mean())
+        return output
+
+    def _stage_metrics(self, actor_metrics: dict[str, Any]) -> dict[str, float]:
+        """Metrics of this step's rollout stage and shaping; also writes the rollout dump."""
+        records, times = self.async_rollout_manager.take_records()
+        if self.options.dump_dir:
+            dump_rollout(records, self.options.dump_dir, self.global_steps)
+        metrics = {**self._step_metrics, **rollout_metrics(records), **stage_metrics(times)}
+        self._step_metrics = {}
+        ratio_sum = _average(actor_metrics.pop("actor/shaping_ratio_sum"))
+        tokens = _average(actor_metrics.pop("actor/refinement_tokens"))
+        if tokens:
+            metrics["critique_grpo/shaping_ratio_mean"] = ratio_sum / tokens
+        return metrics
+
+
+def _average(values: Any) -> float:
+    return sum(values) / len(values) if isinstance(values, list) else float(values)
+
+
+def _entropies(entropy: Tensor, batch: Any) -> dict[str, float]:
+    """Mean token entropy of the refined and of the initial rows."""
+    metrics = {}
+    for name, rows in (("refined", batch["refinement_mask"]), ("initial", ~batch["refinement_mask"])):
+        tokens = batch["response_mask"][rows].bool()
+        if tokens.any():
+            metrics[f"critique_grpo/entropy_{name}"] = entropy[rows][tokens].mean().item()
+    return metrics

@@ -1,0 +1,307 @@
+"""The real rollout worker with a stand-in for the policy's server: what is sent, and what comes of it."""
+
+import asyncio
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from composed import composed
+from omegaconf import DictConfig
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import LlamaConfig, PreTrainedTokenizerFast
+from verl import DataProto
+from verl.experimental.agent_loop.agent_loop import AgentLoopWorker
+from verl.workers.rollout.llm_server import LLMServerClient
+from verl.workers.rollout.replica import TokenOutput
+
+from recipe.critique_grpo.critics import declared_templates
+from recipe.critique_grpo.rollout.records import GroupRecord
+from recipe.critique_grpo.rollout.refinement import CUT_MARK
+from recipe.critique_grpo.rollout.rows import ORIGIN, Outcome
+from recipe.critique_grpo.rollout.worker import GENERATOR, RECORD, CritiqueRefinementWorker
+from recipe.critique_grpo.rollout.writers import PolicyClient
+
+pytestmark = pytest.mark.unit
+TEMPLATE = "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }} <eos> {% endfor %}<assistant> "
+N = 4
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder without weights, whose tokens are words."""
+    texts = [*(template.text for template in declared_templates().values()), CUT_MARK]
+    words = re.findall(r"\w+|[^\w\s]+", " ".join(texts))
+    known = [
+        "<pad>",
+        "<eos>",
+        "<unk>",
+        "system",
+        "user",
+        "assistant",
+        "Verdict",
+        "Mine",
+        "+",
+        *map(str, range(100)),
+        *"line failed no feedback on a response Attempt".split(),
+        *words,
+    ]
+    tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(dict.fromkeys(known))}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = Whitespace()
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>", unk_token="<unk>", chat_template=TEMPLATE
+    )
+    folder = tmp_path_factory.mktemp("model")
+    wrapped.save_pretrained(folder)
+    LlamaConfig(
+        vocab_size=len(wrapped), hidden_size=64, num_attention_heads=2, architectures=["LlamaForCausalLM"]
+    ).save_pretrained(folder)
+    return folder
+
+
+@dataclass
+class Request:
+    stage: str
+    prompt: str
+    tokens: int
+    params: dict[str, Any]
+    number: int
+    """Of its stage, in the order in which they were sent."""
+
+
+Answer = Callable[[Request], Any]
+
+
+@dataclass
+class Rollout:
+    """One training rollout of two questions; rows are (text, is a refinement)."""
+
+    requests: list[Request] = field(default_factory=list)
+    ended: list[Request] = field(default_factory=list)
+    rows: list[tuple[str, bool]] = field(default_factory=list)
+    origins: list[str] = field(default_factory=list)
+    columns: set[str] = field(default_factory=set)
+    generators: list[str] = field(default_factory=list)
+    records: list[GroupRecord] = field(default_factory=list)
+    left: int = 0
+
+    def of(self, stage: str) -> list[Request]:
+        return [request for request in self.requests if request.stage == stage]
+
+
+def roll_out(model: Path, answer: Answer, ground_truth: Any = "7", **changes: Any) -> Rollout:
+    """``answer`` gives a request's text, or (text, seconds, log-prob of each token); an exception is raised."""
+    return asyncio.run(_roll_out(configured(model, **changes), answer, ground_truth))
+
+
+def configured(model: Path, **changes: Any) -> DictConfig:
+    options = {f"critique_grpo__{name}": value for name, value in changes.items()}
+    lengths = {"data__max_prompt_length": 32, "data__max_response_length": 32}
+    rollout = {"actor_rollout_ref__rollout__prompt_length": 32, "actor_rollout_ref__rollout__response_length": 32}
+    return composed(
+        actor_rollout_ref__model__path=str(model), actor_rollout_ref__rollout__n=N, **lengths, **rollout, **options
+    )
+
+
+async def _roll_out(config: DictConfig, answer: Answer, ground_truth: Any) -> Rollout:
+    result = Rollout()
+
+    class Client(PolicyClient):
+        async def generate(self, request_id: str, *, stage: str = "sample", **kwargs: Any) -> TokenOutput:
+            prompt = worker._decode(kwargs["prompt_ids"])
+            request = Request(
+                stage, prompt, len(kwargs["prompt_ids"]), kwargs["sampling_params"], len(result.of(stage))
+            )
+            result.requests.append(request)
+            said = answer(request)
+            if isinstance(said, Exception):
+                raise said
+            text, seconds, log_prob = said if isinstance(said, tuple) else (said, 0.0, -1.0)
+            await asyncio.sleep(seconds)
+            result.ended.append(request)
+            token_ids = worker.tokenizer.encode(text)
+            return TokenOutput(token_ids=token_ids, log_probs=[log_prob] * len(token_ids))
+
+    class Scored(AgentLoopWorker):
+        """In the place of verl's reward workers: feedback on wrong answers only."""
+
+        async def _compute_score(self, outputs: list[Any], kwargs: dict[str, Any]) -> None:
+            text = self.tokenizer.decode(outputs[-1].response_ids, skip_special_tokens=True)
+            right = text.endswith("7")
+            outputs[-1].reward_score = float(right)
+            outputs[-1].extra_fields["reward_extra_info"] = {} if right else {"feedback": f"line 3 failed : {text}"}
+
+    class Worker(CritiqueRefinementWorker, Scored):
+        pass
+
+    worker = Worker(config, LLMServerClient(config))
+    worker.llm_client = Client(config, clock=worker.clock)
+    worker.refiner.write.client = worker.llm_client  # type: ignore[attr-defined]
+    if worker.options.critique.type == "self":
+        worker.stage.critic.chat.client = worker.llm_client  # type: ignore[attr-defined]
+
+    def column(values: list[Any]) -> Any:
+        array = np.empty(2 * N, dtype=object)
+        array[:] = values
+        return array
+
+    questions = [number for number in (1, 2) for _ in range(N)]
+    batch = DataProto.from_dict(
+        non_tensors={
+            "uid": column([str(number) for number in questions]),
+            "index": column(questions),
+            "raw_prompt": column([[{"role": "user", "content": f"{number} + 5"}] for number in questions]),
+            "reward_model": column([{"ground_truth": ground_truth} for _ in questions]),
+            "data_source": column(["test"] * 2 * N),
+        },
+        meta_info={"global_steps": 1},
+    )
+    try:
+        output = await worker.generate_sequences(batch)
+    finally:
+        result.left = len(asyncio.all_tasks()) - 1
+    masks = output.batch["response_mask"].sum(-1).tolist()
+    texts = [worker._decode(ids[:length]) for ids, length in zip(output.batch["responses"], masks, strict=True)]
+    result.rows = list(zip(texts, output.batch["refinement_mask"].tolist(), strict=True))
+    result.origins = output.non_tensor_batch[ORIGIN].tolist()
+    result.columns = set(output.non_tensor_batch)
+    result.generators = output.non_tensor_batch[GENERATOR].tolist()
+    result.records = [record for record in output.non_tensor_batch[RECORD] if record is not None]
+    return result
+
+
+def wrong(request: Request) -> str:
+    """Responses are wrong, each in its own way; refinements are right."""
+    return f"{10 + request.number} 0" if request.stage == "sample" else f"{30 + request.number} 7"
+
+
+def test_every_failed_response_is_refined_and_one_joins(model: Path) -> None:
+    result = roll_out(model, wrong, ground_truth=["8", "7"])
+    assert [request.stage for request in result.requests].count("refine") == 2 * N
+    for request in result.of("refine"):
+        assert "The correct answer is 8 ." in request.prompt  # the first of those that are accepted
+        assert request.prompt.count("+ 5") == 1
+    for group in (result.rows[:N], result.rows[N:]):
+        assert sum(refined for _, refined in group) == 1
+        assert all(text.endswith("7") == refined for text, refined in group)
+    assert result.generators == ["policy"] * 2 * N
+    assert result.origins == ["refinement" if refined else "initial" for _, refined in result.rows]
+    assert result.left == 0
+
+
+def test_the_policy_sees_as_much_of_a_critique_as_allowed(model: Path) -> None:
+    whole = roll_out(model, wrong, critique__type="indicative")
+    capped = roll_out(model, wrong, critique__type="indicative", critique__cap_tokens=3)
+    assert all("solution : Your answer is wrong ." in request.prompt for request in whole.of("refine"))
+    assert all("solution : Your answer is Use" in request.prompt for request in capped.of("refine"))
+
+
+def test_the_likeliest_are_those_of_the_highest_log_probs(model: Path) -> None:
+    def rising(request: Request) -> Any:
+        return (wrong(request), 0.0, -10.0 + request.number)
+
+    result = roll_out(model, rising, refinement__selection="likeliest", refinement__num=2)
+    assert all(bool(request.params.get("logprobs")) == (request.stage == "refine") for request in result.requests)
+    sent = {request.number: request.prompt for request in result.of("refine")}
+    for question, group in ((1, result.rows[:N]), (2, result.rows[N:])):
+        last = [number for number, prompt in sent.items() if f"{question} + 5" in prompt][-2:]
+        assert {text for text, refined in group if refined} == {f"{30 + number} 7" for number in last}
+
+
+def test_a_failed_answer_is_cut_to_the_budget_of_a_refinement_prompt(model: Path) -> None:
+    def long(request: Request) -> str:
+        return " ".join(map(str, range(20, 50))) if request.stage == "sample" else "7"
+
+    whole = {request.tokens for request in roll_out(model, long).of("refine")}.pop()
+    result = roll_out(model, long, refinement__max_prompt_length=whole - 10)
+    assert sum(one.prompt_truncated for record in result.records for one in record.refinements) == 2 * N
+    mark = " ".join(re.findall(r"\w+|[^\w\s]+", CUT_MARK))
+    for request in result.of("refine"):
+        assert request.tokens <= whole - 10 and mark in request.prompt and "20 21" in request.prompt
+    short = roll_out(model, long, refinement__max_prompt_length=whole - 40)
+    outcomes = [one.outcome for record in short.records for one in record.responses]
+    assert outcomes == [Outcome.PROMPT_TOO_LONG] * 2 * N and not short.of("refine")
+    assert not any(refined for _, refined in short.rows)
+
+
+def test_templates_may_come_from_a_file(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text('refinement: "Mine : {critique}"\n')
+    result = roll_out(model, wrong, critique__templates=f"{tmp_path}/own.yaml")
+    assert all("Mine : Your answer is wrong ." in request.prompt for request in result.of("refine"))
+
+
+def test_the_critique_may_be_what_the_reward_function_says(model: Path) -> None:
+    """verl makes columns of what it returns, and wants the same from every row; feedback may be missing on some."""
+    result = roll_out(model, wrong, critique__type="feedback")
+    assert len(result.of("refine")) == 2 * N and "feedback" not in result.columns
+    for request in result.of("refine"):
+        failed = re.search(r"<assistant> (\d+ 0)", request.prompt) or re.search(r"assistant > (\d+ 0)", request.prompt)
+        assert failed and f"line 3 failed : {failed[1]}" in request.prompt
+
+
+def test_peers_show_a_correct_and_a_failed_response_of_the_group(model: Path) -> None:
+    def some_right(request: Request) -> str:
+        """One response of each question is right."""
+        return "90 7" if request.stage == "sample" and request.number % N == 1 else wrong(request)
+
+    result = roll_out(model, some_right, critique__type="peers", refinement__trigger="some_failed")
+    assert len(result.of("refine")) == 2 * (N - 1)
+    for request in result.of("refine"):
+        assert "is correct : 90 7" in request.prompt and "Do not repeat its mistake : 1" in request.prompt
+    for group in (result.rows[:N], result.rows[N:]):
+        assert ("90 7", False) in group, "the right response stays"
+        assert sum(refined for _, refined in group) == 1 and sum(text.endswith("7") for text, _ in group) == 2
+
+
+def test_a_policy_that_gives_no_verdict_on_itself_is_not_refined_if_so_configured(model: Path) -> None:
+    def judging(request: Request) -> str:
+        if request.stage == "critique":
+            return "Step 1 is wrong .\nVerdict : incorrect" if "1 + 5" in request.prompt else "Step 1 is right ."
+        return wrong(request)
+
+    options = {"type": "self", "reference": False, "fallback": "skip", "failure_budget": 1.0}
+    # The tokenizer of this test knows no lines: what a critique says comes back in one.
+    verdict = "recipe.critique_grpo.critics.judged.parse_verdict"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verdict, lambda text: False if "incorrect" in text else None)
+        result = roll_out(model, judging, **{f"critique__{name}": value for name, value in options.items()})
+    asked = result.of("critique")
+    assert len(asked) == N + 3 * N  # where there is no verdict it is asked three times
+    assert {request.params["temperature"] for request in asked} == {1.0} and all("top_k" in r.params for r in asked)
+    assert len(result.of("refine")) == N and all("1 + 5" in request.prompt for request in result.of("refine"))
+    assert [refined for _, refined in result.rows].count(True) == 1
+
+
+def test_no_group_waits_for_another(model: Path) -> None:
+    def slow(request: Request) -> Any:
+        first_question = "1 + 5" in request.prompt
+        return (wrong(request), 0.5 if first_question and request.number == 0 else 0.0, -1.0)
+
+    result = roll_out(model, slow)
+    slow_sample = next(request for request in result.ended if request.stage == "sample" and request.number == 0)
+    before = result.ended[: result.ended.index(slow_sample)]
+    assert sum(request.stage == "refine" for request in before) == N  # the other group is through
+
+
+def test_a_rollout_that_fails_leaves_nothing_behind(model: Path) -> None:
+    sent: list[Request] = []
+
+    def failing(request: Request) -> Any:
+        sent.append(request)
+        failed = request.stage == "sample" and request.number == 5
+        return RuntimeError("the server is gone") if failed else (wrong(request), 5.0, -1.0)
+
+    left: list[int] = []
+
+    async def roll() -> None:
+        with pytest.raises(RuntimeError, match="the server is gone"):
+            await _roll_out(configured(model), failing, "7")
+        left.append(len(asyncio.all_tasks()) - 1)
+
+    asyncio.run(roll())
+    assert left == [0] and 5 < len(sent) <= 2 * N  # no refinement, though responses are under way

@@ -1,0 +1,150 @@
+"""scripts/train.sh and scripts/export.sh with a stand-in for the interpreter: what is run, what is refused."""
+
+import os
+import subprocess
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.unit
+REPO = Path(__file__).resolve().parents[3]
+# Writes down what it was called with, makes what a merge would make, and fails if it is told to.
+STAND_IN = """#!/usr/bin/env bash
+printf "%s\\n" "$@" "offline=${{HF_HUB_OFFLINE:-}}" >"{calls}"
+[[ "$*" != *verl_ext.export* ]] || mkdir "${{@: -1}}"
+[[ ! -e "{calls}.fail" ]]
+"""
+NVIDIA_SMI = "#!/usr/bin/env bash\n{}\n"
+Script = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Script:
+    stand_in = tmp_path / "stand_in"
+    stand_in.write_text(STAND_IN.format(calls=tmp_path / "calls"))
+    stand_in.chmod(0o755)
+
+    def run(name: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        environment = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "PYTHON": "./stand_in", **variables}
+        command = ["bash", str(REPO / "scripts" / name), *arguments]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    return run
+
+
+@pytest.fixture
+def train(script: Script, tmp_path: Path) -> Script:
+    """train.sh on files that are there, without a GPU unless the arguments say otherwise."""
+    for name in ("a.parquet", "b.parquet"):
+        (tmp_path / name).touch()
+    (tmp_path / "model").mkdir()
+    return partial(script, "train.sh", "MODEL=model", "TRAIN=a.parquet", "VAL=a.parquet b.parquet", TIER="cpu")
+
+
+def nvidia_smi(tmp_path: Path, does: str) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/nvidia-smi").write_text(NVIDIA_SMI.format(does))
+    (tmp_path / "bin/nvidia-smi").chmod(0o755)
+
+
+def calls(tmp_path: Path) -> list[str]:
+    """The last call of the interpreter."""
+    return (tmp_path / "calls").read_text().splitlines() if (tmp_path / "calls").exists() else []
+
+
+def test_training_is_started_with_absolute_paths(train: Script, tmp_path: Path) -> None:
+    assert train("OUT=run", "data.seed=3").returncode == 0
+    given = calls(tmp_path)
+    assert given[:5] == ["-u", "-m", "recipe.critique_grpo.main_critique_grpo", "preset=default", "tier=cpu"]
+    assert f"data.val_files=['{tmp_path}/a.parquet','{tmp_path}/b.parquet']" in given
+    assert f"actor_rollout_ref.model.path='{tmp_path}/model'" in given
+    assert f"trainer.default_local_dir='{tmp_path}/run/checkpoints'" in given
+    assert given[-2] == "data.seed=3"  # what the user says comes last
+    assert given[-1] == "offline=1"
+
+
+def test_a_hub_id_may_be_downloaded_without_a_gpu(train: Script, tmp_path: Path) -> None:
+    assert train("MODEL=org/model", "OUT=run").returncode == 0
+    assert "actor_rollout_ref.model.path='org/model'" in calls(tmp_path) and calls(tmp_path)[-1] == "offline=0"
+
+
+@pytest.mark.parametrize("change", ["PRESET=grpo", "VAL=b.parquet", "actor_rollout_ref.actor.optim.lr=1"])
+def test_a_run_goes_on_with_its_own_settings_only(train: Script, tmp_path: Path, change: str) -> None:
+    assert train("OUT=run").returncode == 0
+    assert train("OUT=run", change).returncode == 0  # nothing is saved so far
+    (tmp_path / "run/checkpoints").mkdir()
+    (tmp_path / "run/checkpoints/latest_checkpointed_iteration.txt").write_text("50")
+    (tmp_path / "calls").unlink()
+    result = train("OUT=run", "trainer.total_epochs=3")
+    assert result.returncode != 0 and change.split("=")[0] in result.stderr and "other settings" in result.stderr
+    assert not calls(tmp_path) and "going on" not in result.stdout
+    longer = train("OUT=run", change, "trainer.total_epochs=3")
+    assert longer.returncode == 0 and "going on from the checkpoint of step 50" in longer.stdout
+
+
+@pytest.mark.parametrize("lists", ["echo 'GPU 0: H100'; echo 'GPU 1: H100'", "echo no driver; exit 9"])
+def test_gpus_are_those_that_nvidia_smi_lists(train: Script, tmp_path: Path, lists: str) -> None:
+    nvidia_smi(tmp_path, lists)
+    there = "GPU 0" in lists
+    assert train("OUT=run", TIER="").returncode == 0
+    assert {f"tier={'gpu' if there else 'cpu'}", f"trainer.n_gpus_per_node={2 if there else 1}"} <= set(calls(tmp_path))
+    result = train("OUT=run", TIER="gpu")
+    assert there or "nvidia-smi shows no GPU" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["MODEL=model"], "MODEL, TRAIN and VAL are needed"),
+        (["MODEL=m", "TRAIN=none.parquet", "VAL=none.parquet", "TIER=cpu"], "there is no file none.parquet"),
+        (["MODEL=./m", "TRAIN=a", "VAL=a", "TIER=cpu"], "there is no folder ./m"),
+        (["MODEL=m", "TRAIN=a", "VAL=a", "GPUS=two", "TIER=cpu"], "GPUS is two"),
+        (["MODEL=model", "TRAIN=a", "VAL=a", "TIER=tpu"], "TIER is tpu"),
+        (["DATA=a"], "unknown argument DATA"),
+        (["a.parquet"], "neither NAME=value nor a Hydra override"),
+    ],
+)
+def test_mistakes_are_answered_in_words(script: Script, tmp_path: Path, arguments: list[str], message: str) -> None:
+    result = script("train.sh", *arguments)
+    assert result.returncode != 0 and message in result.stderr
+    assert not calls(tmp_path)
+
+
+def test_the_last_checkpoint_is_exported_or_the_one_that_is_named(script: Script, tmp_path: Path) -> None:
+    for step in (4, 8):
+        (tmp_path / f"run/checkpoints/global_step_{step}/actor").mkdir(parents=True)
+    (tmp_path / "run/checkpoints/latest_checkpointed_iteration.txt").write_text("8")
+    for arguments, step in ((["run"], 8), (["run/checkpoints"], 8), (["run"], 4)):
+        named = [str(step)] if step == 4 else []
+        assert script("export.sh", *arguments, "out", *named).returncode == 0
+        actor = f"{tmp_path}/run/checkpoints/global_step_{step}/actor"
+        assert calls(tmp_path)[2:-1] == [actor, f"{tmp_path}/out.part"]
+        (tmp_path / "out").rmdir()
+    (tmp_path / "there").mkdir()
+    (tmp_path / "run/checkpoints/global_step_2").mkdir()  # verl has removed its weights
+    for arguments, message in (
+        (["run", "out", "5"], "saved are: global_step_4 global_step_8"),
+        (["run", "there"], "is already there"),
+        (["there", "out"], "there holds no checkpoint"),
+        (["nowhere", "out"], "there is no folder nowhere"),
+    ):
+        result = script("export.sh", *arguments)
+        assert result.returncode != 0 and message in result.stderr
+
+
+def test_an_export_that_fails_leaves_no_folder_that_looks_whole(script: Script, tmp_path: Path) -> None:
+    (tmp_path / "run/global_step_4/actor").mkdir(parents=True)
+    (tmp_path / "calls.fail").touch()
+    result = script("export.sh", "run", "out", "4")
+    assert result.returncode != 0 and "out was not written" in result.stderr and not (tmp_path / "out").exists()
+    (tmp_path / "calls.fail").unlink()
+    assert script("export.sh", "run", "out", "4").returncode == 0
+    assert (tmp_path / "out").is_dir() and not (tmp_path / "out.part").exists()
+
+
+@pytest.mark.parametrize("name", ["train.sh", "export.sh"])
+def test_help(script: Script, name: str) -> None:
+    result = script(name, "--help")
+    assert result.returncode == 0 and "PYTHON" in result.stdout and "set -euo" not in result.stdout

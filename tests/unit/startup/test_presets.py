@@ -1,0 +1,61 @@
+import pytest
+from composed import composed
+from omegaconf import OmegaConf
+
+pytestmark = pytest.mark.unit
+
+# The table in section 2 of the design, a row a line: paper, released.
+TABLE = {
+    "critique_grpo.refinement.trigger": ("all_failed", "always"),
+    "actor_rollout_ref.rollout.n": (8, 8),
+    "critique_grpo.refinement.num": (1, 1),
+    "critique_grpo.refinement.selection": ("random", "best"),
+    "critique_grpo.loss.clip_ratio_low": (0.2, None),
+    "critique_grpo.loss.clip_ratio_high": (0.2, None),
+    "critique_grpo.loss.clip_refinement": (True, False),
+    "critique_grpo.loss.set_weights": ("per_set", "equal"),
+    "algorithm.norm_adv_by_std_in_grpo": (False, True),
+    "actor_rollout_ref.actor.use_kl_loss": (False, False),
+    "algorithm.use_kl_in_reward": (False, False),
+    "actor_rollout_ref.actor.entropy_coeff": (0.0, 0.001),
+    "actor_rollout_ref.actor.optim.lr": (1e-6, 1e-6),
+    "actor_rollout_ref.rollout.temperature": (1.0, 1.0),
+    # Common to both.
+    "critique_grpo.loss.gamma": (0.1, 0.1),
+    "algorithm.adv_estimator": ("critique_grpo", "critique_grpo"),
+    "actor_rollout_ref.actor.policy_loss.loss_mode": ("critique_grpo", "critique_grpo"),
+    "actor_rollout_ref.actor.loss_agg_mode": ("seq-mean-token-sum-norm", "seq-mean-token-sum-norm"),
+    "actor_rollout_ref.rollout.agent.agent_loop_manager_class": (
+        "recipe.critique_grpo.rollout.manager.CritiqueRefinementManager",
+        "recipe.critique_grpo.rollout.manager.CritiqueRefinementManager",
+    ),
+}
+RELEASED_ONLY = {
+    "data.train_batch_size": 128,
+    "actor_rollout_ref.actor.ppo_mini_batch_size": 64,
+    "data.max_prompt_length": 2048,
+    "data.max_response_length": 6144,
+    "actor_rollout_ref.actor.loss_scale_factor": 6144,
+}
+
+
+@pytest.mark.parametrize("option", TABLE)
+def test_paper_and_released_compose_to_the_table(option: str) -> None:
+    assert tuple(OmegaConf.select(composed(preset), option) for preset in ("paper", "released")) == TABLE[option]
+
+
+@pytest.mark.parametrize("option", RELEASED_ONLY)
+def test_released_sizes(option: str) -> None:
+    assert OmegaConf.select(composed("released"), option) == RELEASED_ONLY[option]
+
+
+def test_default_is_the_released_loss_with_the_papers_trigger_and_no_std() -> None:
+    default = composed("default")
+    assert default.critique_grpo.loss == composed("released").critique_grpo.loss
+    assert default.critique_grpo.refinement == composed("paper").critique_grpo.refinement
+    assert default.algorithm.norm_adv_by_std_in_grpo is False
+
+
+def test_the_divisor_of_the_loss_follows_the_response_length() -> None:
+    config = composed(data__max_response_length=77)
+    assert config.actor_rollout_ref.actor.loss_scale_factor == 77
