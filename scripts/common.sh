@@ -31,6 +31,11 @@ parse() {
 choose_machine() {
   local visible=0
   ! command -v nvidia-smi >/dev/null || visible="$(nvidia-smi -L 2>/dev/null | grep -c '^GPU')" || true
+  if [[ -n "${CUDA_VISIBLE_DEVICES+set}" ]] && ((visible > 0)); then # the user's choice among them
+    local chosen="${CUDA_VISIBLE_DEVICES//[^,]/}"
+    visible=$((${#chosen} + 1))
+    [[ -n "$CUDA_VISIBLE_DEVICES" && "$CUDA_VISIBLE_DEVICES" != -1 ]] || visible=0
+  fi
   if [[ -z "${TIER:-}" ]]; then
     TIER=cpu
     ((visible == 0)) || TIER=gpu

@@ -74,6 +74,7 @@ validate() {
     actor_rollout_ref.rollout.agent.num_workers="$batch" \
     actor_rollout_ref.rollout.max_model_len=$((prompt + response)) \
     trainer.n_gpus_per_node="$GPUS" \
+    actor_rollout_ref.actor.fsdp_config.param_offload="$([[ "$TIER" == gpu ]] && echo true || echo false)" \
     trainer.val_only=true \
     trainer.val_before_train=true \
     trainer.resume_mode=disable \

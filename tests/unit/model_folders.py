@@ -11,7 +11,7 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 TEMPLATE = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
 
 
-def make_tokenizer(folder: Path, *, template: str | None = TEMPLATE, pad: str = "<pad>") -> Path:
+def make_tokenizer(folder: Path, *, template: str | None = TEMPLATE, pad: str | None = "<pad>") -> Path:
     words = Tokenizer(WordLevel({"<pad>": 0, "<eos>": 1, "<unk>": 2, "1": 3, "+": 4}, unk_token="<unk>"))
     words.pre_tokenizer = Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<eos>", pad_token=pad, unk_token="<unk>")

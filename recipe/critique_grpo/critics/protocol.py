@@ -15,7 +15,7 @@ class Sibling:
     """Another response of the same group, scored."""
 
     text: str
-    score: float
+    score: float  # correct from 1 on
 
 
 @dataclass(frozen=True)

@@ -31,16 +31,19 @@ Row = TypeVar("Row")
 class Sample(Generic[Row]):
     """A scored response or refinement: the row that is trained on, and what the stage knows of it.
 
-    ``origin``: see ``rows.py``. ``generator``: who wrote it, "policy" or "endpoint". ``mean_log_prob``: per token under
-    the prompt it was sampled with; None if it was not asked for. ``feedback``: what the reward function said.
-    ``prompt_truncated``: of a refinement, whose failed response was cut to fit. The rest is filled in by the stage: the
-    critique of this text and, for a response of a triggered group, its refinement and what came of it.
+    ``acc``: whether the text is right, where the reward function says so apart from the score (which a reward manager
+    may lower for its length). ``origin``: see ``rows.py``. ``generator``: who wrote it, "policy" or "endpoint".
+    ``mean_log_prob``: per token under the prompt it was sampled with; None if it was not asked for. ``feedback``: what
+    the reward function said. ``prompt_truncated``: of a refinement, whose failed response was cut to fit. The rest is
+    filled in by the stage: the critique of this text and, for a response of a triggered group, its refinement and what
+    came of it.
     """
 
     row: Row
     text: str
     score: float
     tokens: int
+    acc: float | None = None
     origin: str = INITIAL
     generator: str = "policy"
     mean_log_prob: float | None = None
@@ -49,6 +52,11 @@ class Sample(Generic[Row]):
     critique: Critique | None = None
     outcome: Outcome | None = None
     refinement: "Sample[Row] | None" = None
+
+    @property
+    def grade(self) -> float:
+        """What trigger, selection and critiques go by: 1 or more is correct."""
+        return self.score if self.acc is None else self.acc
 
 
 @dataclass(frozen=True)
@@ -100,8 +108,8 @@ class GroupStage(Generic[Row]):
             if triggered:
                 await self._refine_responses(question, responses, refine)
             samples = list(await asyncio.gather(*responses))
-            scores = [sample.score for sample in samples]
-            if self.options.refines and not triggered and should_refine(settings.trigger, scores):
+            grades = [sample.grade for sample in samples]
+            if self.options.refines and not triggered and should_refine(settings.trigger, grades):
                 triggered = True
                 await self._refine_responses(question, responses, refine)
         finally:
@@ -130,7 +138,7 @@ class GroupStage(Generic[Row]):
     async def _judge(self, question: Question, slot: int, sample: Sample[Row]) -> None:
         """Replace the rule's score by the critic's verdict (``reward.source: critique``)."""
         sample.critique = await self._critique(question, slot, sample, None)
-        sample.score = float(sample.critique.verdict is True)
+        sample.score = sample.acc = float(sample.critique.verdict is True)
 
     async def _critique(
         self,
@@ -159,7 +167,7 @@ class GroupStage(Generic[Row]):
             correct = 0
             for done in asyncio.as_completed(tasks):
                 refinement = await done
-                correct += refinement is not None and is_correct(refinement.score)
+                correct += refinement is not None and is_correct(refinement.grade)
                 if self.options.refinement.stop_after_correct and correct >= self.options.refinement.num:
                     break
             for task in tasks:
@@ -173,12 +181,12 @@ class GroupStage(Generic[Row]):
     ) -> Sample[Row] | None:
         # Shielded, since others wait for it too: cancelling this refinement leaves the response alone.
         response = await asyncio.shield(responses[slot])
-        if not should_refine_response(self.options.refinement.trigger, response.score):
+        if not should_refine_response(self.options.refinement.trigger, response.grade):
             response.outcome = Outcome.ALREADY_CORRECT
             return None
         if response.critique is None:
             siblings = await self._siblings(slot, responses)
-            correct = is_correct(response.score)
+            correct = is_correct(response.grade)
             response.critique = await self._critique(question, slot, response, correct, siblings)
         if response.critique.text is None:
             response.outcome = Outcome.CRITIQUE_SKIPPED
@@ -198,7 +206,7 @@ class GroupStage(Generic[Row]):
         if self.options.refinement.trigger == "always" and not self.critic.needs_group:
             return ()
         samples = await asyncio.gather(*(asyncio.shield(response) for response in responses))
-        return tuple(Sibling(one.text, one.score) for other, one in enumerate(samples) if other != slot)
+        return tuple(Sibling(one.text, one.grade) for other, one in enumerate(samples) if other != slot)
 
     def _mix(self, question: Question, samples: Sequence[Sample[Row]]) -> list[Sample[Row]]:
         """The group's rows: k refinements in the first slots that were to be refined. Every slot gets its outcome."""
@@ -218,7 +226,7 @@ class GroupStage(Generic[Row]):
         """The slots whose refinements join the group, the most wanted first."""
         made = list(refinements.values())
         positions = select_refinements(
-            [refinement.score for refinement in made],
+            [refinement.grade for refinement in made],
             self.options.refinement.num,
             self.options.refinement.selection,
             group_rng(self.options.seed, question.step, question.index),
@@ -234,6 +242,7 @@ def _response_record(sample: Sample[Any]) -> ResponseRecord:
         sample.text,
         sample.score,
         sample.tokens,
+        is_correct(sample.grade),
         sample.critique,
         sample.outcome,
         None if made is None else _refinement_record(made),
@@ -245,6 +254,7 @@ def _refinement_record(sample: Sample[Any]) -> RefinementRecord:
         sample.text,
         sample.score,
         sample.tokens,
+        is_correct(sample.grade),
         sample.generator,
         sample.mean_log_prob,
         sample.prompt_truncated,

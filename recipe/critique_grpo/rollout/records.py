@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from recipe.critique_grpo.critics import Critique
-from recipe.critique_grpo.reward import is_correct
 from recipe.critique_grpo.rollout.rows import Outcome
 from verl_ext.finished_file import finished_file
 
@@ -24,6 +23,7 @@ class RefinementRecord:
     text: str
     score: float
     tokens: int
+    correct: bool
     generator: str = "policy"
     mean_log_prob: float | None = None
     prompt_truncated: bool = False
@@ -37,6 +37,7 @@ class ResponseRecord:
     text: str
     score: float
     tokens: int
+    correct: bool
     critique: Critique | None = None
     outcome: Outcome | None = None
     refinement: RefinementRecord | None = None
@@ -75,13 +76,13 @@ class GroupRecord:
 
     def reason(self) -> str:
         """Why this group holds the rows that it holds, in words."""
-        right = sum(is_correct(response.score) for response in self.responses)
+        right = sum(response.correct for response in self.responses)
         found = f"trigger {self.trigger}: {right} of {len(self.responses)} initial responses correct"
         if not self.triggered:
             return f"not refined, {found}"
         made = self.refinements
         if made:
-            correct = sum(is_correct(refinement.score) for refinement in made)
+            correct = sum(refinement.correct for refinement in made)
             found = (
                 f"refined, {found}; {correct} of {len(made)} refinements correct, {len(self.selected)} selected "
                 f"(correct ones first, then {self.selection})"
@@ -105,10 +106,10 @@ def rollout_metrics(records: Sequence[GroupRecord]) -> dict[str, float]:
     outcomes = Counter(response.outcome for response in responses)
     metrics = {
         "trigger_rate": _mean([record.triggered for record in records]),
-        "initial_accuracy": _mean([is_correct(response.score) for response in responses]),
+        "initial_accuracy": _mean([response.correct for response in responses]),
         "refined_fraction": len(selected) / max(len(responses), 1),
-        "refinement_success": _mean([is_correct(refinement.score) for refinement in refinements]),
-        "selected_success": _mean([is_correct(refinement.score) for refinement in selected]),
+        "refinement_success": _mean([refinement.correct for refinement in refinements]),
+        "selected_success": _mean([refinement.correct for refinement in selected]),
         "refinements": len(refinements),
         "refinements_aborted": outcomes[Outcome.ABORTED],
         "refine_tokens": sum(refinement.tokens for refinement in refinements),

@@ -251,11 +251,13 @@ class CritiqueRefinementWorker(AgentLoopWorker):
     def _sample(self, row: Row) -> Sample[Row]:
         assert row.reward_score is not None, "the stage needs scores during the rollout (see startup/validate.py)"
         token_ids, fields = _valid_tokens(row)[1], row.extra_fields
+        acc = (fields.get("reward_extra_info") or {}).get("acc")
         return Sample(
             row,
             self._decode(token_ids),
             float(row.reward_score),
             len(token_ids),
+            acc=None if acc is None else float(acc),
             origin=fields[ORIGIN],
             generator=fields[GENERATOR],
             feedback=fields.get(FEEDBACK, ""),

@@ -14,16 +14,15 @@ MATH_REWARD = "recipe.critique_grpo.reward"
 def check_data(config: DictConfig) -> None:
     """Check tokenizer and data of a composed configuration.
 
-    What only training cannot do with is let through when nothing is trained (``trainer.val_only``): a padding token
-    that is the end-of-sequence token, and true answers that the grader can only match literally. The latter are no
-    error in a validation file either; they are printed.
+    True answers that the grader can only match literally are no error in a validation file, nor where nothing is
+    trained (``trainer.val_only``); they are printed.
 
     Raises:
         ConfigError: names the model folder, or the file and rows, and what to change.
     """
     data, model = config.data, config.actor_rollout_ref.model
     trains = not config.trainer.val_only
-    tokenizer = load_checked_tokenizer(model, trains=trains)
+    tokenizer = load_checked_tokenizer(model)
     check_context(config)
     reward = config.reward.custom_reward_function
     own_reward = MATH_REWARD in str(reward.path or "")
@@ -52,8 +51,11 @@ def check_data(config: DictConfig) -> None:
         check_batch(data, sum(usable[path] for path in files["train_files"]))
 
 
-def load_checked_tokenizer(model: DictConfig, trains: bool = True) -> Any:
-    """The model's tokenizer, refused if it has no chat template or, to train, pads with the end-of-sequence token."""
+def load_checked_tokenizer(model: DictConfig) -> Any:
+    """The model's tokenizer, refused if it has no chat template.
+
+    It may have no padding token, or the end-of-sequence token as one (Qwen2.5, Llama 3): verl masks by length.
+    """
     from transformers import AutoTokenizer
 
     path = model.get("tokenizer_path") or model.path
@@ -65,11 +67,6 @@ def load_checked_tokenizer(model: DictConfig, trains: bool = True) -> Any:
         ) from error
     if not tokenizer.chat_template:  # one in the configuration does not reach verl's data set, which counts tokens
         raise ConfigError(f"{path} has no chat template: put one into the folder, as chat_template.jinja.")
-    if trains and (tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id):
-        raise ConfigError(
-            f"{path}: the padding token is {tokenizer.pad_token!r} and the end-of-sequence token is "
-            f"{tokenizer.eos_token!r}; name a padding token of its own as pad_token in tokenizer_config.json."
-        )
     return tokenizer
 
 

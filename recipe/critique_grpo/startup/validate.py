@@ -31,16 +31,11 @@ def validate(config: DictConfig) -> CritiqueGRPOConfig:
             f"refinement.num is {k} and rollout.n is {n}: a group needs at least one initial response; "
             f"set actor_rollout_ref.rollout.n to {k + 1} or more, or lower critique_grpo.refinement.num."
         )
-    world = config.trainer.n_gpus_per_node * config.trainer.nnodes
+    problems += _parallel_problems(config)
     if data.train_batch_size % actor.ppo_mini_batch_size:
         problems.append(
             f"data.train_batch_size ({data.train_batch_size}) is not a multiple of "
             f"actor_rollout_ref.actor.ppo_mini_batch_size ({actor.ppo_mini_batch_size}): change one of them."
-        )
-    if actor.ppo_mini_batch_size * n % world:
-        problems.append(
-            f"a mini-batch has {actor.ppo_mini_batch_size} prompts x {n} responses, which {world} data-parallel "
-            "ranks cannot share equally: change ppo_mini_batch_size, rollout.n or the number of GPUs."
         )
     if data.train_batch_size < rollout.agent.num_workers:
         problems.append(
@@ -55,6 +50,61 @@ def validate(config: DictConfig) -> CritiqueGRPOConfig:
     if problems:
         raise ConfigError("the configuration cannot work:\n" + "\n".join(f"  - {problem}" for problem in problems))
     return options
+
+
+def _parallel_problems(config: DictConfig) -> list[str]:
+    """GPUs that cannot be shared out, and token limits that the longest row exceeds; verl notices both mid-run."""
+    problems = []
+    rollout, actor = config.actor_rollout_ref.rollout, config.actor_rollout_ref.actor
+    world = config.trainer.n_gpus_per_node * config.trainer.nnodes
+    sequence = _sequence_parallel(actor)
+    shards = rollout.tensor_model_parallel_size * rollout.pipeline_model_parallel_size * rollout.data_parallel_size
+    if world % shards:
+        problems.append(
+            f"a rollout server takes {shards} GPUs (rollout.tensor_model_parallel_size x "
+            f"pipeline_model_parallel_size x data_parallel_size), and {world} (trainer.n_gpus_per_node x nnodes) is no multiple of it: change one."
+        )
+    if world % sequence:
+        problems.append(
+            f"actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size is {sequence}, and {world} GPUs are "
+            "no multiple of it: change one of them."
+        )
+    elif actor.ppo_mini_batch_size * rollout.n % (world // sequence):
+        problems.append(
+            f"a mini-batch has {actor.ppo_mini_batch_size} prompts x {rollout.n} responses, which {world // sequence} "
+            "data-parallel ranks cannot share equally: change ppo_mini_batch_size, rollout.n or the number of GPUs."
+        )
+    longest = config.data.max_prompt_length + config.data.max_response_length
+    kl = actor.use_kl_loss or config.algorithm.use_kl_in_reward
+    for name, dynamic, tokens, used in (
+        ("actor.ppo_max_token_len_per_gpu", actor.use_dynamic_bsz, actor.ppo_max_token_len_per_gpu, True),
+        (
+            "rollout.log_prob_max_token_len_per_gpu",
+            rollout.log_prob_use_dynamic_bsz,
+            rollout.log_prob_max_token_len_per_gpu,
+            True,
+        ),
+        (
+            "ref.log_prob_max_token_len_per_gpu",
+            config.actor_rollout_ref.ref.log_prob_use_dynamic_bsz,
+            config.actor_rollout_ref.ref.log_prob_max_token_len_per_gpu,
+            kl,
+        ),
+    ):
+        if used and dynamic and not config.trainer.val_only and tokens * sequence < longest:
+            problems.append(
+                f"actor_rollout_ref.{name} is {tokens}, but a row may have {longest} tokens (data.max_prompt_length + "
+                f"max_response_length): raise it to at least {-(-longest // sequence)}, or lower those."
+            )
+    return problems
+
+
+def _sequence_parallel(actor: DictConfig) -> int:
+    """Ranks that share the tokens of a row; verl has two options for it, the older one deprecated."""
+    return max(
+        actor.get("ulysses_sequence_parallel_size") or 1,
+        (actor.get("fsdp_config") or {}).get("ulysses_sequence_parallel_size") or 1,
+    )
 
 
 def _critic_problems(options: CritiqueGRPOConfig) -> list[str]:
@@ -110,10 +160,15 @@ def _stage_problems(config: DictConfig, options: CritiqueGRPOConfig) -> list[str
             )
     if rollout.multi_turn.enable:
         problems.append("actor_rollout_ref.rollout.multi_turn.enable is True; the stage is single-turn: set False.")
-    if config.reward.reward_model.enable and not config.reward.reward_model.enable_resource_pool:
+    if config.reward.reward_model.enable:
         problems.append(
-            "reward.reward_model.enable without its own resource pool scores after the rollout, but the stage needs "
-            "scores during it: set reward.reward_model.enable_resource_pool=True."
+            "reward.reward_model.enable is True, but the stage's scores come from reward.custom_reward_function: set "
+            "False, serve the reward model by itself, and let a reward function of your own ask it."
+        )
+    if (config.get("distillation") or {}).get("enabled"):
+        problems.append(
+            "distillation.enabled is True, but its loss and the shaped loss take the place of each other: set False, "
+            f"or switch the stage off with {off}."
         )
     return problems
 
@@ -137,6 +192,11 @@ def _refinement_problems(config: DictConfig, options: CritiqueGRPOConfig) -> lis
         problems.append(
             f"actor_rollout_ref.rollout.max_model_len is {rollout.max_model_len}, but a refinement needs "
             f"refinement.max_prompt_length + data.max_response_length = {needed} tokens: raise it or lower those."
+        )
+    if rollout.get("enable_rollout_routing_replay"):
+        problems.append(
+            "actor_rollout_ref.rollout.enable_rollout_routing_replay is True, but a refinement is trained under "
+            "another prompt than it was sampled under, so there is no routing to replay: set it to False."
         )
     if rollout.calculate_log_probs:
         problems.append(

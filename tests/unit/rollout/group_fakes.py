@@ -42,6 +42,7 @@ class World(Critic):
         sampling, critiquing, refining: turns of the event loop each takes, by slot or for all; FOREVER never ends.
         fails: what raises once it is done.
         tokens, log_probs: of the refinements, by slot.
+        accs: of the responses, where the reward function tells them apart from scores.
         needs_group: whether its critic has to see all responses.
     """
 
@@ -59,7 +60,9 @@ class World(Critic):
         tokens: Sequence[int] = (1,) * 8,
         log_probs: Sequence[float | None] = (None,) * 8,
         needs_group: bool = False,
+        accs: Sequence[float | None] = (None,) * 8,
     ) -> None:
+        self.accs = accs
         self.needs_group = needs_group  # type: ignore[misc]  # of a type it is a property of the class
         self.initial, self.refined, self.tokens, self.log_probs = initial, refined, tokens, log_probs
         self.says, self.fails = says, fails
@@ -86,7 +89,7 @@ class World(Critic):
 
     async def _sample(self, slot: int) -> Sample[str]:
         said = f"feedback {slot}"
-        sample = Sample(f"row {slot}", f"answer {slot}", self.initial[slot], tokens=10 + slot, feedback=said)
+        sample = Sample(f"row {slot}", f"answer {slot}", self.initial[slot], 10 + slot, self.accs[slot], feedback=said)
         return await self._do(f"sample {slot}", lambda: sample)
 
     async def _refine(self, slot: int, response: Sample[str], critique: str) -> Sample[str]:
@@ -100,7 +103,7 @@ class World(Critic):
         if score == UNWRITTEN:
             raise GeneratorFailed("nobody there")
         tokens, log_prob = self.tokens[slot], self.log_probs[slot]
-        return Sample(f"refined row {slot}", f"better {slot}", score, tokens, REFINEMENT, "endpoint", log_prob)
+        return Sample(f"refined row {slot}", f"better {slot}", score, tokens, None, REFINEMENT, "endpoint", log_prob)
 
     async def _do(self, name: str, result: Callable[[], T]) -> T:
         what, slot = name.split()

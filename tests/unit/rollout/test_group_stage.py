@@ -97,6 +97,19 @@ async def test_the_critic_is_told_what_it_needs() -> None:
     assert len({subject.seed for subject in subjects}) == 4
 
 
+@pytest.mark.parametrize("trigger", ["all_failed", "some_failed"])
+@pytest.mark.asyncio
+async def test_a_right_answer_that_was_punished_for_its_length_is_right(trigger: str) -> None:
+    """A reward manager may lower the score; what counts as correct is ``acc``, where the reward function returns it."""
+    world = World(options(trigger=trigger), initial=(0.6, 0, 0, 0), accs=(1.0, 0.0, 0.0, 0.0))
+    mixed = await run(world)
+    assert mixed.record.triggered == (trigger == "some_failed")
+    assert [response.correct for response in mixed.record.responses] == [True, False, False, False]
+    assert mixed.samples[0].score == 0.6  # which is what it is trained on
+    if trigger == "some_failed":
+        assert world.subjects and all(subject.siblings[0] == Sibling("answer 0", 1.0) for subject in world.subjects)
+
+
 # --- trigger some_failed --------------------------------------------------------------------------------------------
 
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.unit
 
 def response(slot: int, outcome: Outcome, refinement: RefinementRecord | None = None) -> ResponseRecord:
     critique = None if outcome is Outcome.ABORTED else Critique(f"no {slot}", tokens=5)
-    return ResponseRecord(f"wrong {slot}", 0.0, tokens=slot, critique=critique, outcome=outcome, refinement=refinement)
+    return ResponseRecord(f"wrong {slot}", 0.0, slot, False, critique=critique, outcome=outcome, refinement=refinement)
 
 
 def group(*responses: ResponseRecord, triggered: bool = True, **fields: Any) -> GroupRecord:
@@ -33,10 +33,10 @@ def group(*responses: ResponseRecord, triggered: bool = True, **fields: Any) -> 
 def refined_group() -> GroupRecord:
     """Seven wrong responses, three refinements, of which one is right and selected; and every other way to end."""
     return group(
-        response(0, Outcome.NOT_SELECTED, RefinementRecord("still wrong", 0.0, tokens=10, prompt_truncated=True)),
-        response(1, Outcome.SELECTED, RefinementRecord("right", 1.0, tokens=20, generator="endpoint")),
+        response(0, Outcome.NOT_SELECTED, RefinementRecord("still wrong", 0.0, 10, False, prompt_truncated=True)),
+        response(1, Outcome.SELECTED, RefinementRecord("right", 1.0, 20, True, generator="endpoint")),
         response(2, Outcome.PROMPT_TOO_LONG),
-        response(3, Outcome.NOT_SELECTED, RefinementRecord("wrong again", 0.0, tokens=30)),
+        response(3, Outcome.NOT_SELECTED, RefinementRecord("wrong again", 0.0, 30, False)),
         response(4, Outcome.GENERATOR_FAILED),
         response(5, Outcome.CRITIQUE_SKIPPED),
         response(6, Outcome.ABORTED),
@@ -45,7 +45,7 @@ def refined_group() -> GroupRecord:
 
 def plain_group() -> GroupRecord:
     scores = {"2": 1.0, "3": 0.0, "2 ": 1.0, "": 0.0}
-    responses = [ResponseRecord(text, score, tokens=3) for text, score in scores.items()]
+    responses = [ResponseRecord(text, score, 3, score == 1) for text, score in scores.items()]
     return group(*responses, triggered=False, index="18", question="1+1?", ground_truth="2")
 
 
@@ -128,8 +128,8 @@ FOUND = "trigger all_failed: 0 of {} initial responses correct"
         ),
         (
             group(
-                ResponseRecord("2π", 1.0, 3, outcome=Outcome.ALREADY_CORRECT),
-                response(1, Outcome.SELECTED, RefinementRecord("right", 1.0, 20)),
+                ResponseRecord("2π", 1.0, 3, True, outcome=Outcome.ALREADY_CORRECT),
+                response(1, Outcome.SELECTED, RefinementRecord("right", 1.0, 20, True)),
                 trigger="some_failed",
                 selection="best",
             ),

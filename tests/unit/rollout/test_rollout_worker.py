@@ -34,6 +34,10 @@ N = 4
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("model"))
+
+
+def make_model(folder: Path, pad: str = "<pad>") -> Path:
     """A model folder without weights, whose tokens are words."""
     texts = [*(template.text for template in declared_templates().values()), CUT_MARK]
     words = re.findall(r"\w+|[^\w\s]+", " ".join(texts))
@@ -54,9 +58,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(dict.fromkeys(known))}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = Whitespace()
     wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>", unk_token="<unk>", chat_template=TEMPLATE
+        tokenizer_object=tokenizer, eos_token="<eos>", pad_token=pad, unk_token="<unk>", chat_template=TEMPLATE
     )
-    folder = tmp_path_factory.mktemp("model")
     wrapped.save_pretrained(folder)
     LlamaConfig(
         vocab_size=len(wrapped), hidden_size=64, num_attention_heads=2, architectures=["LlamaForCausalLM"]
@@ -84,6 +87,8 @@ class Rollout:
     requests: list[Request] = field(default_factory=list)
     ended: list[Request] = field(default_factory=list)
     rows: list[tuple[str, bool]] = field(default_factory=list)
+    trained: list[tuple[list[int], list[int]]] = field(default_factory=list)
+    """Token ids of each row's prompt and response, as its masks cut them out of the padding."""
     origins: list[str] = field(default_factory=list)
     columns: set[str] = field(default_factory=set)
     generators: list[str] = field(default_factory=list)
@@ -166,6 +171,12 @@ async def _roll_out(config: DictConfig, answer: Answer, ground_truth: Any) -> Ro
     finally:
         result.left = len(asyncio.all_tasks()) - 1
     masks = output.batch["response_mask"].sum(-1).tolist()
+    result.trained = [
+        (prompt[attention[: len(prompt)].bool()].tolist(), response[mask.bool()].tolist())
+        for prompt, response, attention, mask in zip(
+            *(output.batch[name] for name in ("prompts", "responses", "attention_mask", "response_mask")), strict=True
+        )
+    ]
     texts = [worker._decode(ids[:length]) for ids, length in zip(output.batch["responses"], masks, strict=True)]
     result.rows = list(zip(texts, output.batch["refinement_mask"].tolist(), strict=True))
     result.origins = output.non_tensor_batch[ORIGIN].tolist()
@@ -192,6 +203,18 @@ def test_every_failed_response_is_refined_and_one_joins(model: Path) -> None:
     assert result.generators == ["policy"] * 2 * N
     assert result.origins == ["refinement" if refined else "initial" for _, refined in result.rows]
     assert result.left == 0
+
+
+def test_rows_are_the_same_where_padding_is_the_end_of_sequence_token(model: Path, tmp_path: Path) -> None:
+    """Qwen2.5's base models and Llama 3 pad with it, and every complete response contains it: rows go by length."""
+
+    def ended(request: Request) -> str:
+        return "12 0 <eos>" if request.stage == "sample" else "31 7 <eos>"
+
+    padded = make_model(tmp_path / "padded", pad="<eos>")
+    own, shared = (roll_out(folder, ended) for folder in (model, padded))
+    assert shared.trained == own.trained and shared.rows == own.rows
+    assert {response[-1] for _, response in shared.trained} == {1}, "the last token that is trained on is <eos>"
 
 
 def test_the_policy_sees_as_much_of_a_critique_as_allowed(model: Path) -> None:

@@ -232,10 +232,67 @@ def test_a_switch_of_verl_that_must_be_off(option: str) -> None:
     assert f"{option} is True" in refusal(**{option.replace(".", "__"): True})
 
 
-def test_a_reward_model_must_score_during_the_rollout() -> None:
-    message = refusal(reward__reward_model__enable=True, reward__reward_model__enable_resource_pool=False)
-    assert "reward.reward_model.enable_resource_pool=True" in message
-    validate(composed(reward__reward_model__enable=True, reward__reward_model__enable_resource_pool=True))
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"reward.reward_model.enable": True},
+        {"reward.reward_model.enable": True, "reward.reward_model.enable_resource_pool": True},
+        {"distillation.enabled": True},
+        {"actor_rollout_ref.rollout.enable_rollout_routing_replay": True},
+    ],
+    ids=str,
+)
+def test_what_the_stage_would_ignore_or_break_is_refused(changes: dict[str, Any]) -> None:
+    node = {name.replace(".", "__"): value for name, value in changes.items()}
+    assert f"{next(iter(changes))} is True" in refusal(**node)
+    validate(composed(preset="grpo", **node))  # where it is verl's own business
+
+
+# --- what verl notices after minutes ---------------------------------------------------------------------------------
+
+
+def test_a_rollout_server_is_one_gpu_unless_told_otherwise() -> None:
+    """verl's two cannot work on one, or on an odd number."""
+    gpus: dict[str, Any] = {"tier": "gpu", "trainer__nnodes": 1, "actor_rollout_ref__actor__use_dynamic_bsz": True}
+    for count in (1, 2, 4, 8):
+        validate(composed(**gpus, trainer__n_gpus_per_node=count))
+    two: dict[str, Any] = {**gpus, "actor_rollout_ref__rollout__tensor_model_parallel_size": 2}
+    validate(composed(**two, trainer__n_gpus_per_node=2))
+    message = refusal(**two, trainer__n_gpus_per_node=1)
+    assert "takes 2 GPUs" in message and "and 1 (trainer.n_gpus_per_node x nnodes) is no multiple" in message
+    message = refusal(**two, actor_rollout_ref__rollout__pipeline_model_parallel_size=4, trainer__n_gpus_per_node=4)
+    assert "takes 8 GPUs" in message
+
+
+@pytest.mark.parametrize(
+    ("option", "others"),
+    [
+        ("actor.ppo_max_token_len_per_gpu", {}),
+        ("rollout.log_prob_max_token_len_per_gpu", {}),
+        ("ref.log_prob_max_token_len_per_gpu", {"actor_rollout_ref__actor__use_kl_loss": True}),
+    ],
+)
+def test_the_longest_row_must_fit_into_a_micro_batch(option: str, others: dict[str, Any]) -> None:
+    """Else a run dies at the first long row."""
+    lengths: dict[str, Any] = {"data__max_prompt_length": 500, "data__max_response_length": 1500}
+    name = f"actor_rollout_ref__{option.replace('.', '__')}"
+    dynamic: dict[str, Any] = {**lengths, **others, "actor_rollout_ref__actor__use_dynamic_bsz": True}
+    validate(composed(**dynamic, **{name: 2000}))
+    message = refusal(**dynamic, **{name: 1999})
+    assert (
+        f"actor_rollout_ref.{option} is 1999, but a row may have 2000 tokens" in message and "at least 2000" in message
+    )
+    ulysses = "actor_rollout_ref__actor__fsdp_config__ulysses_sequence_parallel_size"
+    validate(composed(**dynamic, **{name: 1000, ulysses: 2}, trainer__n_gpus_per_node=2))
+    validate(composed(**{**dynamic, "actor_rollout_ref__actor__use_dynamic_bsz": False}, **{name: 1999}))
+
+
+def test_ranks_that_share_the_tokens_of_a_row_share_no_rows() -> None:
+    sizes: dict[str, Any] = {"data__train_batch_size": 6, "actor_rollout_ref__actor__ppo_mini_batch_size": 3}
+    ulysses = {"actor_rollout_ref__actor__fsdp_config__ulysses_sequence_parallel_size": 2}
+    assert "16 data-parallel ranks" in refusal(**sizes, trainer__n_gpus_per_node=16)
+    validate(composed(**sizes, **ulysses, trainer__n_gpus_per_node=16))  # 24 rows on 8 of them
+    assert "5 GPUs are no multiple" in refusal(**sizes, **ulysses, trainer__n_gpus_per_node=5)
 
 
 def test_all_problems_are_told_at_once() -> None:
