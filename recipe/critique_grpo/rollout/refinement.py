@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from uuid import uuid4
 
 from recipe.critique_grpo.reward import is_correct
 
@@ -80,9 +81,40 @@ def cap_text(
     return text if cap is None or len(token_ids) <= cap else decode(token_ids[:cap])
 
 
+def turn_after_response(
+    messages: Sequence[Message],
+    request: str,
+    render: Callable[[list[Message]], str],
+    encode_text: Callable[[str], list[int]],
+) -> list[int]:
+    """The token ids that follow a response's own: the end of its turn, the user's turn, and the generation prompt.
+
+    A response goes on as it was sampled, so that the server finds its prefix in its cache, and that the policy sees its
+    reasoning: templates of thinking models leave it out of earlier turns. (verl's own builders of such prompts leave
+    the turn of a response that was cut off open, and want to know the model's family.)
+
+    Args:
+        messages: the question's chat messages.
+        request: the user turn that asks for a refinement.
+        render: chat messages -> text with the generation prompt.
+
+    Raises:
+        ValueError: the template leaves answers of the assistant out.
+    """
+    mark = uuid4().hex  # stands for the response; the text that the template puts after it is what is wanted
+    text = render([*messages, {"role": "assistant", "content": mark}, {"role": "user", "content": request}])
+    _, found, after = text.partition(mark)
+    if not found:
+        raise ValueError("the chat template leaves out what the assistant has said, so no response can be refined")
+    return encode_text(after)
+
+
 @dataclass(frozen=True)
 class RefinementPrompt:
-    """A request for a refinement that fits its budget; ``truncated`` if the failed response was cut."""
+    """A request for a refinement that fits its budget; ``truncated`` if the failed response was cut.
+
+    ``messages``: the same as text, for a model with another tokenizer.
+    """
 
     messages: list[Message]
     token_ids: list[int]
@@ -91,46 +123,39 @@ class RefinementPrompt:
 
 def fit_refinement_prompt(
     messages: Sequence[Message],
+    prompt_ids: Sequence[int],
     response_ids: Sequence[int],
     request: str,
+    request_ids: Sequence[int],
     *,
     budget: int,
-    encode: Callable[[list[Message]], list[int]],
+    mark_ids: Sequence[int],
     decode: Callable[[Sequence[int]], str],
 ) -> RefinementPrompt | None:
     """The conversation (question, failed response, request) within a token budget.
 
-    When it is too long, the middle of the failed response is cut, never the question or the request.
+    When it is too long, the middle of the failed answer is cut, never the question or the request.
 
     Args:
-        messages: the question's chat messages.
-        response_ids: token ids of the failed response.
-        request: the user turn with the critique.
+        messages, prompt_ids: the question, as chat messages and as the response was sampled under.
+        response_ids: token ids of the failed response, with the end of its turn if it was complete.
+        request, request_ids: the user turn with the critique; its ids as by ``turn_after_response``.
         budget: number of tokens the prompt may have.
-        encode: chat messages -> token ids with the generation prompt.
+        mark_ids: token ids of ``CUT_MARK``.
         decode: token ids -> text without special tokens.
 
     Returns:
         None if not even an empty response fits.
     """
-
-    def prompt(answer: str, truncated: bool = True) -> RefinementPrompt:
-        turns = [{"role": "assistant", "content": answer}, {"role": "user", "content": request}]
-        chat = [*messages, *turns]
-        return RefinementPrompt(chat, encode(chat), truncated)
-
-    whole = prompt(decode(response_ids), truncated=False)
-    if len(whole.token_ids) <= budget:
-        return whole
-    keep = len(response_ids) - (len(whole.token_ids) - budget) - len(CUT_MARK)
-    while keep > 0:
-        head, tail = keep - keep // 2, keep // 2
-        cut = prompt(decode(response_ids[:head]) + CUT_MARK + (decode(response_ids[-tail:]) if tail else ""))
-        if len(cut.token_ids) <= budget:
-            return cut
-        keep -= max(len(cut.token_ids) - budget, 8)
-    for answer in (CUT_MARK, ""):
-        cut = prompt(answer)
-        if len(cut.token_ids) <= budget:
-            return cut
-    return None
+    answer = list(response_ids)
+    if answer and request_ids and answer[-1] == request_ids[0]:
+        answer.pop()  # the policy has ended its turn itself
+    room = budget - len(prompt_ids) - len(request_ids)
+    if room < 0:
+        return None
+    truncated = len(answer) > room
+    if truncated:
+        kept = room - len(mark_ids)
+        answer = [] if kept < 0 else [*answer[: kept - kept // 2], *mark_ids, *answer[len(answer) - kept // 2 :]]
+    turns = [{"role": "assistant", "content": decode(answer)}, {"role": "user", "content": request}]
+    return RefinementPrompt([*messages, *turns], [*prompt_ids, *answer, *request_ids], truncated)

@@ -9,7 +9,14 @@ from typing import Any, Protocol
 
 from recipe.critique_grpo.options import CritiqueGRPOConfig
 from recipe.critique_grpo.prompts import Templates
-from recipe.critique_grpo.rollout.refinement import Message, RefinementPrompt, cap_text, fit_refinement_prompt
+from recipe.critique_grpo.rollout.refinement import (
+    CUT_MARK,
+    Message,
+    RefinementPrompt,
+    cap_text,
+    fit_refinement_prompt,
+    turn_after_response,
+)
 from recipe.critique_grpo.rollout.rows import PromptTooLong
 
 
@@ -34,8 +41,15 @@ class Generated:
 class Writer(Protocol):
     """Writes refinements: the policy, or another model."""
 
-    async def __call__(self, prompt: RefinementPrompt, *, params: dict[str, Any], seed: int) -> Generated:
-        """One refinement. ``params``: of a request to the policy; ``seed``: of a request to anybody else.
+    async def __call__(
+        self, prompt: RefinementPrompt, *, params: dict[str, Any], seed: int, after: str | None
+    ) -> Generated:
+        """One refinement.
+
+        Args:
+            params: of a request to the policy.
+            seed: of a request to anybody else.
+            after: the request that the policy answered with the response; its server knows the prefix.
 
         Raises:
             GeneratorFailed: nobody wrote it.
@@ -46,7 +60,7 @@ class Refiner:
     """Turns (question, failed response, critique) into a refinement (paper, section 4).
 
     Args:
-        encode: chat messages -> token ids with the generation prompt.
+        render: chat messages -> text with the generation prompt.
         encode_text: text -> token ids.
         decode: token ids -> text without special tokens.
     """
@@ -57,49 +71,57 @@ class Refiner:
         templates: Templates,
         write: Writer,
         *,
-        encode: Callable[[list[Message]], list[int]],
+        render: Callable[[list[Message]], str],
         encode_text: Callable[[str], list[int]],
         decode: Callable[[Sequence[int]], str],
     ) -> None:
         self.options = options
         self.templates = templates
         self.write = write
-        self.encode = encode
+        self.render = render
         self.encode_text = encode_text
         self.decode = decode
+        self._mark_ids = encode_text(CUT_MARK)
 
     async def refine(
         self,
         question: Sequence[Message],
+        prompt_ids: Sequence[int],
         response_ids: Sequence[int],
         critique: str,
         *,
         params: dict[str, Any],
         seed: int,
+        after: str | None,
     ) -> Generated:
-        """One refinement of a response; ``params`` and ``seed``: see ``Writer``.
+        """One refinement of a response; ``params``, ``seed``, ``after``: see ``Writer``.
 
         Raises:
             NotRefined: the request does not fit, or nobody answered it.
         """
-        prompt = self.prompt(question, response_ids, critique)
-        generated = await self.write(prompt, params=params, seed=seed)
+        prompt = self.prompt(question, prompt_ids, response_ids, critique)
+        generated = await self.write(prompt, params=params, seed=seed, after=after)
         return replace(generated, prompt_truncated=prompt.truncated)
 
-    def prompt(self, question: Sequence[Message], response_ids: Sequence[int], critique: str) -> RefinementPrompt:
-        """The request: the question's messages, the response, and the user's turn with the critique.
+    def prompt(
+        self, question: Sequence[Message], prompt_ids: Sequence[int], response_ids: Sequence[int], critique: str
+    ) -> RefinementPrompt:
+        """The request: the question and the response as they were sampled, and the user's turn with the critique.
 
         Raises:
             PromptTooLong: it does not fit, even without the response.
         """
         shown = cap_text(critique, self.options.critique.cap_tokens, self.encode_text, self.decode)
         budget = self.options.refinement.max_prompt_length
+        request = self.templates.request(shown, str(question[-1]["content"]))
         prompt = fit_refinement_prompt(
             question,
+            prompt_ids,
             response_ids,
-            self.templates.request(shown, str(question[-1]["content"])),
+            request,
+            turn_after_response(question, request, self.render, self.encode_text),
             budget=budget,
-            encode=self.encode,
+            mark_ids=self._mark_ids,
             decode=self.decode,
         )
         if prompt is None:

@@ -36,6 +36,7 @@ from recipe.critique_grpo.rollout.refiner import Refiner, Writer
 from recipe.critique_grpo.rollout.rows import INITIAL, ORIGIN, REFINEMENT
 from recipe.critique_grpo.rollout.stage_clock import StageClock
 from recipe.critique_grpo.rollout.writers import (
+    SAMPLE_REQUEST,
     EndpointWriter,
     PolicyChat,
     PolicyClient,
@@ -47,6 +48,7 @@ from verl_ext.chat_client import Chat
 from verl_ext.turnstile import Turnstile
 
 GENERATOR = "generator"  # who wrote the row: "policy" or "endpoint"
+REQUEST = "request"  # that the policy answered with the row
 FEEDBACK = "feedback"  # what the reward function says, for the critic
 RECORD = "group_record"
 TIMES = "stage_times"
@@ -81,7 +83,7 @@ class CritiqueRefinementWorker(AgentLoopWorker):
             self.options,
             templates,
             self._writer(),
-            encode=self._encode,
+            render=self._render,
             encode_text=partial(self.tokenizer.encode, add_special_tokens=False),
             decode=self._decode,
         )
@@ -153,7 +155,7 @@ class CritiqueRefinementWorker(AgentLoopWorker):
         sampling_params = self._request_params(sampling_params, trajectory["step"], kwargs, slot, "sample")
         try:
             row = await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
-            row.extra_fields |= {ORIGIN: INITIAL, GENERATOR: "policy"}
+            row.extra_fields |= {ORIGIN: INITIAL, GENERATOR: "policy", REQUEST: SAMPLE_REQUEST.get()}
             sample = self._sample(row)
         except asyncio.CancelledError:
             group.mixed.cancel()  # the others would wait for this row for ever
@@ -204,10 +206,12 @@ class CritiqueRefinementWorker(AgentLoopWorker):
         started = time.perf_counter()
         generated = await self.refiner.refine(
             list(kwargs["raw_prompt"]),
+            prompt_ids,
             response_ids,
             critique,
             params=self._request_params(sampling_params, step, kwargs, slot, "refine"),
             seed=request_seed(self.options.seed, step, kwargs.get("index", ""), slot, "refine"),
+            after=response.row.extra_fields[REQUEST],
         )
         output = AgentLoopOutput(
             prompt_ids=prompt_ids,
@@ -264,9 +268,12 @@ class CritiqueRefinementWorker(AgentLoopWorker):
         )
 
     def _encode(self, messages: list[Message]) -> list[int]:
+        return self.tokenizer.encode(self._render(messages), add_special_tokens=False)
+
+    def _render(self, messages: list[Message]) -> str:
         template_kwargs = dict(self.config.data.get("apply_chat_template_kwargs", {}))
         return self.tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=True, return_dict=False, **template_kwargs
+            messages, add_generation_prompt=True, tokenize=False, **template_kwargs
         )
 
     def _decode(self, token_ids: Sequence[int]) -> str:
@@ -276,6 +283,7 @@ class CritiqueRefinementWorker(AgentLoopWorker):
         """verl's batch plus ``refinement_mask``, a (bs,) bool tensor, and the stage's records and times."""
         for row in inputs:
             row.extra_fields.pop(FEEDBACK, None)
+            row.extra_fields.pop(REQUEST, None)
         first = inputs[0].extra_fields  # validation has no rows of the stage, but the same columns
         first[TIMES] = self.clock.times()
         for column, value in ((RECORD, None), (GENERATOR, "policy"), (ORIGIN, INITIAL)):

@@ -1,6 +1,7 @@
 """Who writes text during a rollout: the policy on its rollout servers, or a model behind an endpoint."""
 
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import asdict
 from typing import Any
 from uuid import uuid4
@@ -16,6 +17,9 @@ from recipe.critique_grpo.rollout.stage_clock import StageClock
 from verl_ext.abortable_client import AbortableClient
 from verl_ext.chat_client import ChatClient, ChatError, Reply
 
+#: The id of the last request for a sample in this task: verl's agent loops choose it, and do not tell.
+SAMPLE_REQUEST: ContextVar[str | None] = ContextVar("critique_grpo_sample_request", default=None)
+
 
 class PolicyClient(AbortableClient):
     """The rollout servers; counts time and tokens of every request under its stage."""
@@ -26,6 +30,8 @@ class PolicyClient(AbortableClient):
 
     async def generate(self, request_id: str, *, stage: str = "sample", **kwargs: Any) -> TokenOutput:
         """As verl's ``generate``; verl's own agent loops name no stage, and sample."""
+        if stage == "sample":
+            SAMPLE_REQUEST.set(request_id)
         with self.clock.under_way(stage, generating=True):
             output = await super().generate(request_id, **kwargs)
         if stage != "critique":  # those are counted by the critic, with a judge's
@@ -46,9 +52,11 @@ class PolicyWriter:
         self.max_length = max_length
         self.log_probs = log_probs
 
-    async def __call__(self, prompt: RefinementPrompt, *, params: dict[str, Any], seed: int) -> Generated:
+    async def __call__(
+        self, prompt: RefinementPrompt, *, params: dict[str, Any], seed: int, after: str | None
+    ) -> Generated:
         output = await self.client.generate(
-            uuid4().hex,
+            after or uuid4().hex,  # verl sends requests of one id to one server
             stage="refine",
             prompt_ids=prompt.token_ids,
             sampling_params={"max_tokens": self.max_length, **params, "logprobs": self.log_probs},
@@ -69,7 +77,9 @@ class EndpointWriter:
         self.clock = clock
         self.budget = budget
 
-    async def __call__(self, prompt: RefinementPrompt, *, params: dict[str, Any], seed: int) -> Generated:
+    async def __call__(
+        self, prompt: RefinementPrompt, *, params: dict[str, Any], seed: int, after: str | None
+    ) -> Generated:
         with self.clock.under_way("refine"):
             try:
                 reply = await self.client(prompt.messages, seed=seed, max_tokens=self.max_length)

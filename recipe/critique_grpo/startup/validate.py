@@ -62,7 +62,8 @@ def _parallel_problems(config: DictConfig) -> list[str]:
     if world % shards:
         problems.append(
             f"a rollout server takes {shards} GPUs (rollout.tensor_model_parallel_size x "
-            f"pipeline_model_parallel_size x data_parallel_size), and {world} (trainer.n_gpus_per_node x nnodes) is no multiple of it: change one."
+            f"pipeline_model_parallel_size x data_parallel_size), and {world} (trainer.n_gpus_per_node x nnodes) is no "
+            "multiple of it: change one."
         )
     if world % sequence:
         problems.append(

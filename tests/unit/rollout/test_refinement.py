@@ -15,6 +15,7 @@ from recipe.critique_grpo.rollout.refinement import (
     request_seed,
     select_refinements,
     should_refine,
+    turn_after_response,
 )
 
 pytestmark = pytest.mark.unit
@@ -162,10 +163,14 @@ REQUEST = "Your answer is wrong. Solve it again."
 ANSWER = "First I add two and two, which makes five; so the answer is 5."
 
 
-def encode(messages: list[Message]) -> list[int]:
-    """A chat template on characters, a token each."""
-    turns = "".join(f"<{message['role']}>{message['content']}\n" for message in messages)
-    return [ord(character) for character in turns + "<assistant>"]
+def render(messages: Sequence[Message]) -> str:
+    """A chat template whose turns end with an exclamation mark, the end-of-sequence token, and a line break."""
+    return "".join(f"<{message['role']}>{message['content']}!\n" for message in messages) + "<assistant>"
+
+
+def encode_text(text: str) -> list[int]:
+    """Characters are tokens."""
+    return [ord(character) for character in text]
 
 
 def decode(token_ids: Sequence[int]) -> str:
@@ -174,7 +179,7 @@ def decode(token_ids: Sequence[int]) -> str:
 
 def conversation(answer: str) -> str:
     turns = [{"role": "assistant", "content": answer}, {"role": "user", "content": REQUEST}]
-    return decode(encode([*QUESTION, *turns]))
+    return render([*QUESTION, *turns])
 
 
 FULL, EMPTY = len(conversation(ANSWER)), len(conversation(""))
@@ -182,12 +187,49 @@ FULL, EMPTY = len(conversation(ANSWER)), len(conversation(""))
 
 def fit(budget: int, answer: str = ANSWER) -> tuple[str, bool] | None:
     """(the prompt as text, whether the answer was cut)"""
-    answer_ids = [ord(character) for character in answer]
-    prompt = fit_refinement_prompt(QUESTION, answer_ids, REQUEST, budget=budget, encode=encode, decode=decode)
+    after = turn_after_response(QUESTION, REQUEST, render, encode_text)
+    prompt = fit_refinement_prompt(
+        QUESTION,
+        encode_text(render(QUESTION)),
+        encode_text(answer),
+        REQUEST,
+        after,
+        budget=budget,
+        mark_ids=encode_text(CUT_MARK),
+        decode=decode,
+    )
     if prompt is None:
         return None
-    assert prompt.token_ids == encode(prompt.messages)  # an endpoint is sent the messages, the policy the ids
+    assert decode(prompt.token_ids) == render(prompt.messages)  # an endpoint is sent the messages, the policy the ids
     return decode(prompt.token_ids), prompt.truncated
+
+
+@pytest.mark.parametrize("answer", [ANSWER, ANSWER + "!"], ids=["cut off", "complete"])
+def test_a_turn_is_closed_once_whether_the_policy_has_ended_it_or_not(answer: str) -> None:
+    assert fit(FULL, answer) == (conversation(ANSWER), False)
+
+
+def test_a_template_that_leaves_out_earlier_answers_is_refused() -> None:
+    def forgetful(messages: list[Message]) -> str:
+        return render([message for message in messages if message["role"] == "user"])
+
+    with pytest.raises(ValueError, match="leaves out what the assistant has said"):
+        turn_after_response(QUESTION, REQUEST, forgetful, encode_text)
+
+
+def test_the_reasoning_of_a_thinking_model_stays_in_sight() -> None:
+    """Its template drops it from earlier turns; the ids that were sampled have it."""
+
+    def thinking(messages: list[Message]) -> str:
+        return render([{**one, "content": one["content"].rpartition("</think>")[2]} for one in messages])
+
+    response = "<think>2+2 is 5</think>It is 5.!"
+    prompt_ids, mark_ids = encode_text(render(QUESTION)), encode_text(CUT_MARK)
+    after = turn_after_response(QUESTION, REQUEST, thinking, encode_text)
+    fitted = fit_refinement_prompt(
+        QUESTION, prompt_ids, encode_text(response), REQUEST, after, budget=999, mark_ids=mark_ids, decode=decode
+    )
+    assert fitted is not None and decode(fitted.token_ids[: len(prompt_ids) + len(response)]).endswith(response)
 
 
 @pytest.mark.parametrize("budget", [FULL, FULL + 1, 10 * FULL])
@@ -220,24 +262,6 @@ def test_none_only_when_not_even_an_empty_answer_fits() -> None:
     for budget in range(EMPTY, EMPTY + len(CUT_MARK)):
         fitted = fit(budget)
         assert fitted is not None and len(fitted[0]) <= budget and fitted[1]
-
-
-def test_the_budget_holds_when_cut_text_takes_more_tokens_than_it_had() -> None:
-    """Token ids of a cut text need not be the ids that were cut: here every 'e' costs three tokens when encoded."""
-
-    def costly(messages: list[Message]) -> list[int]:
-        return [
-            ord(part) for character in decode(encode(messages)) for part in character * (1 + 2 * (character == "e"))
-        ]
-
-    ids = [ord(character) for character in ANSWER]
-    lengths = []
-    empty = len(costly([*QUESTION, {"role": "assistant", "content": CUT_MARK}, {"role": "user", "content": REQUEST}]))
-    for budget in range(empty, empty + 80):
-        prompt = fit_refinement_prompt(QUESTION, ids, REQUEST, budget=budget, encode=costly, decode=decode)
-        assert prompt is not None and len(prompt.token_ids) <= budget
-        lengths.append(len(prompt.token_ids))
-    assert max(lengths) > empty  # some of the answer was kept where there was room
 
 
 @pytest.mark.parametrize(("cap", "shown"), [(None, "a b c d"), (9, "a b c d"), (4, "a b c d"), (2, "a b")])

@@ -25,7 +25,7 @@ from recipe.critique_grpo.rollout.records import GroupRecord
 from recipe.critique_grpo.rollout.refinement import CUT_MARK
 from recipe.critique_grpo.rollout.rows import ORIGIN, Outcome
 from recipe.critique_grpo.rollout.worker import GENERATOR, RECORD, CritiqueRefinementWorker
-from recipe.critique_grpo.rollout.writers import PolicyClient
+from recipe.critique_grpo.rollout.writers import SAMPLE_REQUEST, PolicyClient
 
 pytestmark = pytest.mark.unit
 TEMPLATE = "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }} <eos> {% endfor %}<assistant> "
@@ -86,6 +86,10 @@ class Rollout:
 
     requests: list[Request] = field(default_factory=list)
     ended: list[Request] = field(default_factory=list)
+    ids: list[tuple[str, list[int], Request]] = field(default_factory=list)
+    """(request id, prompt, request) of each."""
+    answers: dict[str, list[int]] = field(default_factory=dict)
+    """The first answer to each request id."""
     rows: list[tuple[str, bool]] = field(default_factory=list)
     trained: list[tuple[list[int], list[int]]] = field(default_factory=list)
     """Token ids of each row's prompt and response, as its masks cut them out of the padding."""
@@ -118,11 +122,14 @@ async def _roll_out(config: DictConfig, answer: Answer, ground_truth: Any) -> Ro
 
     class Client(PolicyClient):
         async def generate(self, request_id: str, *, stage: str = "sample", **kwargs: Any) -> TokenOutput:
+            if stage == "sample":
+                SAMPLE_REQUEST.set(request_id)
             prompt = worker._decode(kwargs["prompt_ids"])
             request = Request(
                 stage, prompt, len(kwargs["prompt_ids"]), kwargs["sampling_params"], len(result.of(stage))
             )
             result.requests.append(request)
+            result.ids.append((request_id, list(kwargs["prompt_ids"]), request))
             said = answer(request)
             if isinstance(said, Exception):
                 raise said
@@ -130,6 +137,7 @@ async def _roll_out(config: DictConfig, answer: Answer, ground_truth: Any) -> Ro
             await asyncio.sleep(seconds)
             result.ended.append(request)
             token_ids = worker.tokenizer.encode(text)
+            result.answers[request_id] = result.answers.get(request_id, token_ids)
             return TokenOutput(token_ids=token_ids, log_probs=[log_prob] * len(token_ids))
 
     class Scored(AgentLoopWorker):
@@ -203,6 +211,22 @@ def test_every_failed_response_is_refined_and_one_joins(model: Path) -> None:
     assert result.generators == ["policy"] * 2 * N
     assert result.origins == ["refinement" if refined else "initial" for _, refined in result.rows]
     assert result.left == 0
+
+
+def test_a_refinement_follows_its_response_to_the_server_and_begins_with_its_tokens(model: Path) -> None:
+    """verl sends requests of one id to one server, whose cache then has question and response."""
+
+    def half_of_them_complete(request: Request) -> str:
+        return wrong(request) + (" <eos>" if request.number % 2 else "")
+
+    result = roll_out(model, half_of_them_complete)
+    sampled = {request_id: prompt for request_id, prompt, request in result.ids if request.stage == "sample"}
+    refined = {request_id: prompt for request_id, prompt, request in result.ids if request.stage == "refine"}
+    assert sampled.keys() == refined.keys() and len(refined) == 2 * N
+    for request_id, prompt in refined.items():
+        begun = [*sampled[request_id], *result.answers[request_id]]
+        assert prompt[: len(begun)] == begun
+        assert prompt.count(1) == sampled[request_id].count(1) + 2  # <eos>: one ends the response, one the request
 
 
 def test_rows_are_the_same_where_padding_is_the_end_of_sequence_token(model: Path, tmp_path: Path) -> None:
