@@ -1,5 +1,7 @@
 """Entry point: ``python -m recipe.critique_grpo.main_critique_grpo preset=paper tier=cpu data.train_files=...``."""
 
+import os
+
 import hydra
 from omegaconf import DictConfig
 
@@ -7,6 +9,8 @@ from omegaconf import DictConfig
 @hydra.main(config_path="config", config_name="critique_grpo_trainer", version_base=None)
 def main(config: DictConfig) -> None:
     """Check versions, configuration and data, then train. Imports wait until Hydra has answered --help and --cfg."""
+    # At SIGTERM Ray would print the stack of its C++ code; Python's own handler, which it also sets, is enough.
+    os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
     from recipe.critique_grpo.startup.check import check
     from recipe.critique_grpo.trainer.runner import train
 

@@ -53,9 +53,9 @@ class Templates:
 
     texts: Mapping[str, str]
 
-    def fill(self, name: str, **fields: str) -> str:
-        """A text with its fields in place."""
-        return self.texts[name].format(**fields)
+    def fill(self, name: str, *, question: str, **fields: str) -> str:
+        """A text with its fields in place; ``question`` may stand in every one."""
+        return self.texts[name].format(question=question, **fields)
 
     def request(self, critique: str, question: str) -> str:
         """The user's turn that asks for a refinement; an empty critique asks for another try and gives no reason."""

@@ -95,10 +95,11 @@ class JudgedCritic(Critic):
         return self.fallbacks.stand_in(subject, happened, reason, retries=retries, resent=resent, tokens=tokens)
 
     def _request(self, subject: Subject) -> str:
-        fields = {"question": subject.question, "response": subject.response}
-        if self.options.critique.reference:
-            return self.templates.fill("cot_reference", ground_truth=subject.ground_truth, **fields)
-        return self.templates.fill("cot", **fields)
+        question, response = subject.question, subject.response
+        if not self.options.critique.reference:
+            return self.templates.fill("cot", question=question, response=response)
+        true = subject.ground_truth
+        return self.templates.fill("cot_reference", question=question, response=response, ground_truth=true)
 
     def _judgement(self, reply: Reply, correct: bool | None) -> tuple[str, bool | None, str]:
         """The critique, its verdict, and why it cannot be used: nothing if it can."""

@@ -2,7 +2,7 @@
 
 from enum import Enum
 
-#: A row's column ``origin``: sampled from the question, or a refinement. The loss weighs rows by it.
+#: A row's column ``origin``: sampled from the question, or a refinement. ``refinement_mask`` is made of it.
 ORIGIN = "origin"
 INITIAL, REFINEMENT = "initial", "refinement"
 

@@ -1,9 +1,9 @@
 """Where the refinement mask meets the loss inside verl's actor worker.
 
-verl's ``ppo_loss`` hands a registered policy loss a fixed list of fields, so a mask in the batch never reaches it.
-``critique_grpo_loss`` is therefore installed as the worker's loss function (``set_loss_fn``): it reads the mask from
-the micro-batch, lets verl's ``ppo_loss`` run (which adds entropy and KL as configured), and the policy loss registered
-as ``critique_grpo`` picks the mask up from a context variable.
+The mask is made in ``rollout/worker.py`` and travels in the batch. verl's ``ppo_loss`` would not hand it to a
+registered policy loss, which gets a fixed list of fields. So ``critique_grpo_loss`` is installed as the worker's loss
+function (``set_loss_fn``): it takes the mask from the micro-batch into a context variable and lets ``ppo_loss`` run,
+which adds entropy and KL as configured; the policy loss registered as ``critique_grpo`` picks the mask up there.
 """
 
 from contextvars import ContextVar

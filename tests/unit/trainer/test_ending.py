@@ -1,0 +1,82 @@
+"""The three lines at the end of a run, and what is cleaned up."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError
+
+from recipe.critique_grpo.critics.failure_budget import FailureBudgetExceeded
+from recipe.critique_grpo.trainer import ending
+from recipe.critique_grpo.trainer.ending import farewell, remove_unfinished, root_cause
+
+pytestmark = pytest.mark.unit
+COMMAND = ["python", "-m", "recipe.critique_grpo.main_critique_grpo", "data.train_files=a b.parquet"]
+
+
+def in_actors(cause: BaseException) -> RayTaskError:
+    inner = RayTaskError("run", "Traceback ...", cause)
+    return RayTaskError("fit", "Traceback ...", inner)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a whole checkpoint of step 4 and half of one of step 8."""
+    monkeypatch.delenv("CRITIQUE_GRPO_COMMAND", raising=False)
+    for step in (4, 8):
+        (tmp_path / f"global_step_{step}/actor").mkdir(parents=True)
+        (tmp_path / f"global_step_{step}/actor/model.pt").write_bytes(b"x" * 3 * 2**20)
+    (tmp_path / ending.LATEST).write_text("4")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KeyboardInterrupt(), "stopped by Ctrl-C."),
+        (SystemExit(15), "stopped by SIGTERM."),
+        (
+            in_actors(FailureBudgetExceeded("too many fallbacks: mend the judge.")),
+            "too many fallbacks: mend the judge.",
+        ),
+        (in_actors(ValueError("row 3\nis bad")), "ValueError: row 3 is bad"),
+        (ActorDiedError(), "a process of the run died"),
+        (OutOfMemoryError("worker 7 was using 20 GB"), "ran out of memory, and Ray ended a process: worker 7"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_three_lines(run: Path, error: BaseException, said: str) -> None:
+    first, second, third = farewell(error, run, COMMAND).splitlines()
+    assert first.startswith("critique_grpo: ") and said in first
+    assert second.strip() == f"the last checkpoint is step 4 in {run}"
+    assert third.strip() == (
+        "to go on from there: python -m recipe.critique_grpo.main_critique_grpo 'data.train_files=a b.parquet'"
+    )
+
+
+def test_without_a_checkpoint_and_with_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRITIQUE_GRPO_COMMAND", "bash scripts/train.sh MODEL=m")
+    text = farewell(KeyboardInterrupt(), tmp_path / "not yet", COMMAND)
+    assert "no checkpoint has been finished" in text
+    assert text.endswith("to begin again: bash scripts/train.sh MODEL=m")
+
+
+def test_a_full_disk_is_called_that(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch says "unexpected pos 51328640 vs 51328528"."""
+
+    class Usage:
+        free = 5 * 2**20
+
+    def usage(path: Any) -> type[Usage]:
+        return Usage
+
+    monkeypatch.setattr(ending.shutil, "disk_usage", usage)
+    freed = remove_unfinished(run)
+    text = farewell(in_actors(RuntimeError("unexpected pos 51328640 vs 51328528")), run, COMMAND, freed)
+    assert f"the disk of {run} is full" in text and "3 MB of an unfinished checkpoint were removed" in text
+    assert sorted(path.name for path in run.glob("global_step_*")) == ["global_step_4"]
+
+
+def test_the_cause_is_found_through_actors() -> None:
+    cause = ValueError("x")
+    assert root_cause(in_actors(cause)) is cause and root_cause(cause) is cause

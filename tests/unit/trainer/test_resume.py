@@ -1,0 +1,54 @@
+"""Going on at the end of an epoch, and after the last step."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from torchdata.stateful_dataloader import StatefulDataLoader
+from verl.trainer.ppo.ray_trainer import RayPPOTrainer
+from verl.trainer.ppo.utils import create_rl_sampler
+
+from recipe.critique_grpo.trainer.ending import TrainingFinished
+from recipe.critique_grpo.trainer.ray_trainer import RayCritiqueGRPOTrainer
+
+pytestmark = pytest.mark.unit
+ROWS, BATCH = 14, 4  # three steps an epoch, two rows left over
+
+
+def loader(shuffle: bool = True) -> StatefulDataLoader[Any]:
+    """verl's data loader with verl's sampler."""
+    sampler = create_rl_sampler(SimpleNamespace(shuffle=shuffle, get=lambda name: 5), range(ROWS))  # type: ignore[arg-type]
+    return StatefulDataLoader(range(ROWS), batch_size=BATCH, sampler=sampler, drop_last=True)  # type: ignore[arg-type]
+
+
+def epochs(data: StatefulDataLoader[Any], count: int) -> list[list[list[int]]]:
+    return [[batch.tolist() for batch in data] for _ in range(count)]
+
+
+def resumed(monkeypatch: pytest.MonkeyPatch, step: int, total: int = 99, **changes: Any) -> Any:
+    """A trainer that has loaded the checkpoint of a step, as far as verl's own code goes on a whole epoch."""
+    trainer = object.__new__(RayCritiqueGRPOTrainer)
+    trainer.train_dataloader, trainer.total_training_steps = loader(), total
+    folder = SimpleNamespace(val_only=False, default_local_dir="run", **changes)
+    trainer.config = SimpleNamespace(trainer=folder)
+    monkeypatch.setattr(RayPPOTrainer, "_load_checkpoint", lambda self: setattr(self, "global_steps", step))
+    trainer._load_checkpoint()
+    return trainer
+
+
+@pytest.mark.parametrize("done", [1, 2, 3])
+def test_an_epoch_after_a_resume_has_its_own_order(monkeypatch: pytest.MonkeyPatch, done: int) -> None:
+    order = epochs(loader(), 5)
+    assert order[0] != order[1], "each epoch has its own"
+    trainer = resumed(monkeypatch, step=3 * done)
+    assert epochs(trainer.train_dataloader, 5 - done) == order[done:]
+
+
+def test_a_start_from_nothing_begins_with_the_first_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert epochs(resumed(monkeypatch, step=0).train_dataloader, 1) == epochs(loader(), 1)
+
+
+def test_a_finished_run_trains_no_step_beyond_its_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TrainingFinished, match="step 7 of 7 is in run.*raise trainer.total_epochs"):
+        resumed(monkeypatch, step=7, total=7)
+    assert resumed(monkeypatch, step=6, total=7).global_steps == 6
