@@ -151,8 +151,13 @@ class ChatClient:
         self._sampling = dict(sampling)
         self._key = api_key(base_url, api_key_env)
         self._client = openai.AsyncOpenAI(
-            base_url=base_url, api_key=self._key, timeout=timeout_s, max_retries=max_retries
+            base_url=base_url,
+            api_key=self._key,
+            timeout=timeout_s,
+            max_retries=max_retries,
+            http_client=openai.DefaultAsyncHttpxClient(event_hooks={"response": [self._look_at]}),
         )
+        self._warned = False
         self._endpoint = str(self._client.base_url)
         self._limit_s = (max_retries + 1) * timeout_s + max_retries * MAX_PAUSE_S
         self._slots = asyncio.Semaphore(max_concurrency)
@@ -185,6 +190,12 @@ class ChatClient:
         await self._client.close()
         if self._cache is not None:
             await self._cache.close()
+
+    async def _look_at(self, response: Any) -> None:
+        """Say at once that a server refuses, and not only when all retries are spent; once, until it answers again."""
+        if response.status_code >= 400 and not self._warned:
+            logger.warning("%s at %s answers with status %d", self.model, self._endpoint, response.status_code)
+        self._warned = response.status_code >= 400
 
     async def _send(self, messages: list[dict[str, str]], body: dict[str, Any]) -> Reply:
         # All but messages and model go as extra fields, so that a server's own options (top_k, ...) may be among them.

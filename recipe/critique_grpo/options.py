@@ -69,6 +69,7 @@ class RewardConfig:
     """Where the reward of a row comes from."""
 
     source: str = "rule"
+    timeout_s: float | None = 600.0
 
 
 @dataclass
@@ -133,6 +134,8 @@ def from_config(config: DictConfig) -> CritiqueGRPOConfig:
     _one_of("reward.source", options.reward.source, REWARD_SOURCES)
     _one_of("loss.set_weights", options.loss.set_weights, SET_WEIGHTS)
     _check_critique(options.critique)
+    if options.reward.timeout_s is not None and not options.reward.timeout_s > 0:
+        raise ConfigError(f"critique_grpo.reward.timeout_s is {options.reward.timeout_s}; use seconds, or null.")
     _check_endpoint("judge", options.judge)
     _check_endpoint("generator", options.generator)
     if options.refinement.num < 0:

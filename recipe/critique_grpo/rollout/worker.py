@@ -33,6 +33,7 @@ from recipe.critique_grpo.reward import golds_of
 from recipe.critique_grpo.rollout.group_stage import GroupStage, MixedGroup, Question, Sample
 from recipe.critique_grpo.rollout.refinement import Message, request_seed
 from recipe.critique_grpo.rollout.refiner import Refiner, Writer
+from recipe.critique_grpo.rollout.reward_watch import RewardWatch
 from recipe.critique_grpo.rollout.rows import INITIAL, ORIGIN, REFINEMENT
 from recipe.critique_grpo.rollout.stage_clock import StageClock
 from recipe.critique_grpo.rollout.writers import (
@@ -45,6 +46,7 @@ from recipe.critique_grpo.rollout.writers import (
     unstreamed,
 )
 from verl_ext.chat_client import Chat
+from verl_ext.console_log import warn_on_console
 from verl_ext.turnstile import Turnstile
 
 GENERATOR = "generator"  # who wrote the row: "policy" or "endpoint"
@@ -74,6 +76,7 @@ class CritiqueRefinementWorker(AgentLoopWorker):
     """verl's agent-loop worker whose training groups are critiqued and refined as soon as they are scored."""
 
     def __init__(self, config: DictConfig, llm_client: LLMServerClient, *args: Any, **kwargs: Any) -> None:
+        warn_on_console("recipe.critique_grpo", "verl_ext")
         self.clock = StageClock()
         super().__init__(config, PolicyClient.like(llm_client, clock=self.clock), *args, **kwargs)
         self.options = from_config(self.config)
@@ -89,6 +92,8 @@ class CritiqueRefinementWorker(AgentLoopWorker):
         )
         critic = make_critic(self.options, templates, self._chat())
         self.stage: GroupStage[Row] = GroupStage(self.options, critic, self.clock)
+        reward = self.config.reward.custom_reward_function
+        self.rewards = RewardWatch(f"{reward.path}:{reward.name}", self.options.reward.timeout_s)
         self._groups: dict[str, _Group] = {}
         self._under_way: set[asyncio.Task[Any]] = set()
         self.turnstile = Turnstile()
@@ -232,8 +237,12 @@ class CritiqueRefinementWorker(AgentLoopWorker):
         return sample
 
     async def _compute_score(self, outputs: list[AgentLoopOutput], kwargs: dict[str, Any]) -> None:
+        extra = kwargs.get("extra_info") or {}
+        row = f"the row of data source {kwargs.get('data_source')!r} with extra_info.index {extra.get('index')!r}"
         with self.clock.under_way("score"):
-            await super()._compute_score(outputs, kwargs)
+            await self.rewards.score(super()._compute_score(outputs, kwargs), row)
+        if self.reward_loop_worker_handles is not None:  # else verl scores later
+            self.rewards.check(outputs[-1].reward_score, row)
         fields = outputs[-1].extra_fields
         # It is for the critic alone. verl would make a column of it and wants one of every row, if the first has one.
         feedback = (fields.get("reward_extra_info") or {}).pop(FEEDBACK, None)

@@ -318,8 +318,8 @@ def test_every_option_is_explained_in_the_yaml() -> None:
     for option in OPTIONS:
         leaf = "generator: *endpoint" if option.startswith("generator.") else option.rsplit(".", 1)[-1] + ":"
         found = [number for number, line in enumerate(lines) if f"{line.strip()} ".startswith(f"{leaf} ")]
-        position = found[0]
-        assert len(found) == 1 or option == "refinement.generator"
+        position = found[-1] if option == "reward.timeout_s" else found[0]
+        assert len(found) == 1 or option in ("refinement.generator", "judge.timeout_s", "reward.timeout_s")
         assert any(line.strip().startswith("#") for line in lines[position - 2 : position]), option
 
 

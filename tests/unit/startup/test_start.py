@@ -1,5 +1,10 @@
 """What is refused before Ray starts, through the function that the entry points call."""
 
+import json
+import subprocess
+import sys
+import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +28,7 @@ def changed(**options: Any) -> dict[str, Any]:
     usable = {"model": "m", "base_url": "http://127.0.0.1:9/v1"}
     defaults = {
         "check_data": False,
+        "critique__failure_budget": 1.0,  # nobody answers at these addresses, and here nobody has to
         "critique__type": "cot",
         "refinement__generator": "endpoint",
         **{f"{name}__{option}": value for name in ("judge", "generator") for option, value in usable.items()},
@@ -63,6 +69,34 @@ def test_an_endpoint_that_cannot_be_asked(name: str, tmp_path: Path) -> None:
         ("cache_dir", str(tmp_path / "file"), f"cache_dir {tmp_path / 'file'} cannot be used"),
     ):
         assert f"critique_grpo.{name}: {said}" in refused(**{f"{name}__{option}": value})
+
+
+@pytest.mark.parametrize("name", ["judge", "generator"])
+def test_an_endpoint_that_does_not_answer(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Told within seconds, not when the budget of a run is spent."""
+    other = {"refinement__generator": "policy"} if name == "judge" else {"critique__type": "retry"}
+    started = time.monotonic()
+    message = refused(**other, critique__failure_budget=0.2)
+    assert f"critique_grpo.{name} gives no answer: m at http://127.0.0.1:9/v1/: Connection error" in message
+    assert "Start it first" in message and time.monotonic() - started < 10
+    check(composed(**changed(**other)))
+    assert f"critique_grpo.{name} gives no answer" in capsys.readouterr().out
+
+
+def test_an_endpoint_that_answers_is_asked_once() -> None:
+    server = Path(__file__).parents[2] / "fault_server.py"
+    command = [sys.executable, str(server), "--script", "incorrect", "--cycle"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().strip()
+            check(
+                composed(**changed(refinement__generator="policy", critique__failure_budget=0.2, judge__base_url=url))
+            )
+            with urllib.request.urlopen(f"{url[:-3]}/stats", timeout=10) as page:
+                assert json.load(page)["requests"] == 1
+        finally:
+            process.terminate()
 
 
 def test_an_endpoint_that_nobody_asks_may_be_incomplete() -> None:
