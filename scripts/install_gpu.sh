@@ -88,16 +88,18 @@ find_nvcc() {
   fi
   nvcc_home="" nvcc_problem=""
   for home in "${homes[@]}"; do
-    # A folder without CUDA's headers is only a wrapper's.
-    [[ -x "$home/bin/nvcc" && (-d "$home/include" || -d "$home/targets") ]] || continue
+    [[ -x "$home/bin/nvcc" ]] || continue
     release="$("$home/bin/nvcc" --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')"
-    if [[ "${release%%.*}" == "${cuda%%.*}" && -n "$(find -L "$home" -name cuda_runtime.h -print -quit 2>/dev/null)" ]]; then
+    # An nvcc without headers beside it may be a wrapper that somebody put into /usr/local/bin.
+    if [[ "${release%%.*}" == "${cuda%%.*}" && -n "$(compgen -G "$home/include/cuda_runtime.h")$(
+      compgen -G "$home/targets/*/include/cuda_runtime.h"
+    )" ]]; then
       nvcc_home="$home"
       return
     fi
     found+=" $home/bin/nvcc (release ${release:-unknown})"
   done
-  nvcc_problem="its build needs nvcc of CUDA ${cuda%%.*} (torch was built with $cuda); found: ${found:-none}"
+  nvcc_problem="its build needs nvcc of CUDA ${cuda%%.*} with its headers (torch was built with $cuda); found: ${found:-none}"
 }
 
 stop_before_flash_attn() {
