@@ -210,12 +210,16 @@ else
 fi
 
 if [[ "$wanted" != none ]]; then
-  installed="$(flash_attn_installed)"
-  [[ "$installed" == "$flash_attn" ]] || stop_before_flash_attn "the wheel holds ${installed:-another package}"
-  # A wheel made for another torch installs without a word and fails here.
-  "$venv/bin/python" -c 'import torch, flash_attn' || {
-    "$venv/bin/python" -m pip uninstall -y flash-attn
-    stop_before_flash_attn "what was installed does not load with this torch (see above) and was removed"
-  }
+  # What does not fit is removed again: transformers would use it. A wheel made for another torch installs without a word.
+  installed="$(flash_attn_installed)" problem=""
+  if [[ "$installed" != "$flash_attn" ]]; then
+    problem="the wheel holds ${installed:-another package}"
+  elif ! "$venv/bin/python" -c 'import torch, flash_attn'; then
+    problem="what was installed does not load with this torch (see above) and was removed"
+  fi
+  if [[ -n "$problem" ]]; then
+    "$venv/bin/python" -m pip uninstall -qy flash-attn
+    stop_before_flash_attn "$problem"
+  fi
 fi
 say "done. Activate it with: source $venv/bin/activate"
