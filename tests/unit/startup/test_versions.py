@@ -5,7 +5,7 @@ import pytest
 
 from recipe.critique_grpo.options import ConfigError
 from recipe.critique_grpo.startup import versions
-from recipe.critique_grpo.startup.versions import CPU, GPU, check_versions
+from recipe.critique_grpo.startup.versions import CPU, FLASH_ATTN, GPU, WITHOUT_FLASH_ATTN, check_versions
 
 pytestmark = pytest.mark.unit
 
@@ -35,7 +35,7 @@ def the_set(tier: str) -> dict[str, str]:
     return dict(CPU if tier == "cpu" else GPU)
 
 
-INSTALL = {"cpu": "bash scripts/install_cpu.sh", "gpu": "pip install -e '.[gpu]'"}
+INSTALL = {"cpu": "bash scripts/install_cpu.sh", "gpu": "bash scripts/install_gpu.sh"}
 
 
 def test_the_tested_set_passes(tier: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,6 +95,41 @@ def test_the_check_can_be_skipped(tier: str, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("CRITIQUE_GRPO_ANY_VERSION", "0")
     with pytest.raises(ConfigError):
         check_versions()
+
+
+def test_without_flash_attn_a_run_goes_on_and_is_told_how(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("VERL_PLATFORM", raising=False)
+    monkeypatch.delenv("CRITIQUE_GRPO_ANY_VERSION", raising=False)
+    installed(monkeypatch, the_set("gpu"))
+    check_versions()
+    note = capsys.readouterr().err
+    assert WITHOUT_FLASH_ATTN in note and FLASH_ATTN in note and INSTALL["gpu"] in note
+
+
+def test_nothing_is_said_where_flash_attn_is_there_or_not_needed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("CRITIQUE_GRPO_ANY_VERSION", raising=False)
+    monkeypatch.delenv("VERL_PLATFORM", raising=False)
+    installed(monkeypatch, the_set("gpu") | {"flash-attn": f"{FLASH_ATTN}+cu13torch2.11"})
+    check_versions()
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    installed(monkeypatch, the_set("cpu"))
+    check_versions()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_another_flash_attn_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VERL_PLATFORM", raising=False)
+    monkeypatch.delenv("CRITIQUE_GRPO_ANY_VERSION", raising=False)
+    installed(monkeypatch, the_set("gpu") | {"flash-attn": "2.7.4"})
+    with pytest.raises(ConfigError, match=f"flash-attn is 2.7.4, this recipe needs {FLASH_ATTN}"):
+        check_versions()
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    installed(monkeypatch, the_set("cpu") | {"flash-attn": "2.7.4"})
+    check_versions()  # nothing uses it there
 
 
 def test_the_sets_are_those_of_the_files() -> None:
