@@ -222,6 +222,8 @@ class CritiqueRefinementWorker(AgentLoopWorker):
             prompt_ids=prompt_ids,
             response_ids=generated.token_ids,
             response_mask=[1] * len(generated.token_ids),
+            # verl wants them of all rows or of none; the trainer makes those of refinements neutral.
+            response_logprobs=None if response.row.response_logprobs is None else [0.0] * len(generated.token_ids),
             num_turns=2,
             metrics=AgentLoopMetrics(generate_sequences=time.perf_counter() - started),
             extra_fields={

@@ -199,15 +199,9 @@ def _refinement_problems(config: DictConfig, options: CritiqueGRPOConfig) -> lis
             "actor_rollout_ref.rollout.enable_rollout_routing_replay is True, but a refinement is trained under "
             "another prompt than it was sampled under, so there is no routing to replay: set it to False."
         )
-    if rollout.calculate_log_probs:
+    if (config.algorithm.get("rollout_correction") or {}).get("bypass_mode"):
         problems.append(
-            "actor_rollout_ref.rollout.calculate_log_probs is True, but a refinement is sampled under another prompt "
-            "than it is trained on, so its rollout log-probs mean nothing to verl: set it to False."
-        )
-    correction = config.algorithm.get("rollout_correction") or {}
-    if correction.get("bypass_mode") or correction.get("rollout_is") or correction.get("rollout_rs"):
-        problems.append(
-            "algorithm.rollout_correction is on, but it weighs rows by rollout log-probs, which refinements do not "
-            "have: set its bypass_mode=False, rollout_is=null and rollout_rs=null."
+            "algorithm.rollout_correction.bypass_mode is True, but it takes the rollout's log-probs for the old ones, "
+            "and those of a refinement are of another prompt: set it to False (rollout_is and rollout_rs may stay)."
         )
     return problems

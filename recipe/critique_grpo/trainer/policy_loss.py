@@ -56,6 +56,8 @@ def shaped_policy_loss(
         clip_refinement=options.clip_refinement,
     )
     losses = losses * rows.weight.unsqueeze(-1)
+    if rollout_is_weights is not None:  # verl's rollout correction; 1 on refinement rows
+        losses = losses * rollout_is_weights
     loss = agg_loss(loss_mat=losses, loss_mask=response_mask, loss_agg_mode=loss_agg_mode, **config.global_batch_info)
 
     # Sum and count, each averaged over micro-batches by verl: their quotient is the mean over refinement tokens

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 from verl import DataProto
 from verl.trainer.ppo.core_algos import register_adv_est
@@ -63,6 +64,7 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
     def _compute_old_log_prob(self, batch: DataProto) -> tuple[DataProto, float]:
         old_log_prob, mfu = super()._compute_old_log_prob(batch)
         if self.shaped:
+            neutralise_refinements(batch, old_log_prob.batch["old_log_probs"])
             self._step_metrics.update(_entropies(old_log_prob.batch["entropys"], batch.batch))
         return old_log_prob, mfu
 
@@ -97,6 +99,17 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
         if tokens:
             metrics["critique_grpo/shaping_ratio_mean"] = ratio_sum / tokens
         return metrics
+
+
+def neutralise_refinements(batch: DataProto, old_log_probs: Tensor) -> None:
+    """Let verl's rollout correction and its diagnostics leave refinement rows alone: their ratio becomes 1.
+
+    The rollout's log-probs of a refinement are of the refinement prompt. Initial rows keep theirs, so the mismatch
+    between rollout and trainer is measured on them, and corrected where that is configured.
+    """
+    if "rollout_log_probs" in batch.batch:
+        is_refinement = batch.batch["refinement_mask"].unsqueeze(-1)
+        batch.batch["rollout_log_probs"] = torch.where(is_refinement, old_log_probs, batch.batch["rollout_log_probs"])
 
 
 def skip_epochs(sampler: Iterable[int], epochs: int) -> None:

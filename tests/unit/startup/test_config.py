@@ -227,7 +227,7 @@ def test_the_refinement_prompt_must_hold_the_question() -> None:
 
 @pytest.mark.parametrize(
     "option",
-    ["trainer.use_v1", "actor_rollout_ref.rollout.calculate_log_probs", "actor_rollout_ref.rollout.multi_turn.enable"],
+    ["trainer.use_v1", "algorithm.rollout_correction.bypass_mode", "actor_rollout_ref.rollout.multi_turn.enable"],
 )
 def test_a_switch_of_verl_that_must_be_off(option: str) -> None:
     assert f"{option} is True" in refusal(**{option.replace(".", "__"): True})
@@ -296,9 +296,19 @@ def test_ranks_that_share_the_tokens_of_a_row_share_no_rows() -> None:
     assert "5 GPUs are no multiple" in refusal(**sizes, **ulysses, trainer__n_gpus_per_node=5)
 
 
+def test_the_rollouts_log_probs_may_be_watched_and_corrected_for() -> None:
+    validate(
+        composed(
+            actor_rollout_ref__rollout__calculate_log_probs=True,
+            algorithm__rollout_correction__rollout_is="token",
+            algorithm__rollout_correction__rollout_rs=None,
+        )
+    )
+
+
 def test_all_problems_are_told_at_once() -> None:
     message = refusal(
-        trainer__use_v1=True, critique_grpo__refinement__num=8, actor_rollout_ref__rollout__calculate_log_probs=True
+        trainer__use_v1=True, critique_grpo__refinement__num=8, actor_rollout_ref__rollout__multi_turn__enable=True
     )
     assert len([line for line in message.splitlines() if line.startswith("  - ")]) == 3
 

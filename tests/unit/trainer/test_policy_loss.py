@@ -284,3 +284,16 @@ def test_outside_of_our_loss_function_there_is_no_mask_and_no_silent_default() -
     with pytest.raises(LookupError):
         evaluate(partial(ppo_loss, config=actor_config()), [mini_batch(REFINED)])
     assert callable(get_policy_loss_fn("critique_grpo"))
+
+
+def test_weights_of_the_rollout_correction_multiply_the_loss_of_each_token() -> None:
+    """They reach the loss in verl's own field, in every micro-batch."""
+    config = actor_config()
+    plain = mini_batch(REFINED)
+    weighed = mini_batch(REFINED)
+    weighed["rollout_is_weights"] = torch.full((ROWS, RESPONSE), 0.5, dtype=torch.float64)
+    loss_fn = partial(critique_grpo_loss, config=config, options=LossConfig())
+    loss, gradient, _ = evaluate(loss_fn, [plain])
+    half_loss, half_gradient, _ = evaluate(loss_fn, [weighed])
+    assert half_loss == pytest.approx(loss / 2) and loss != 0
+    torch.testing.assert_close(half_gradient, gradient / 2)
