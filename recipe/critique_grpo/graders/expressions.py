@@ -4,7 +4,6 @@ Simplification to zero proves no more than equal values at several points and ta
 some wrong answers it does not end.
 """
 
-from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 from zlib import crc32
@@ -86,7 +85,7 @@ def _equal_expressions(given: Expr, true: Expr) -> bool:
         return False
     if not left.free_symbols | right.free_symbols:
         return _equal_constants(left, right)
-    return _agree(left, right, lambda one, other: abs(one - other) <= _CLOSE * max(abs(one), abs(other)))
+    return _agree(left, right)
 
 
 def _equal_constants(left: Expr, right: Expr) -> bool:
@@ -102,14 +101,14 @@ def _equal_constants(left: Expr, right: Expr) -> bool:
     return value is not None and bool(abs(value) <= Float(10) ** (20 - MAX_DIGITS) * max(abs(rough[0]), abs(rough[1])))
 
 
-def _agree(left: Expr, right: Expr, same: Callable[[Any, Any], bool]) -> bool:
+def _agree(left: Expr, right: Expr) -> bool:
     """Whether two formulas have the same values at several points, and have values there at all."""
     found = 0
     for point in _points(left, right):
-        values = _number(left.xreplace(point), DIGITS), _number(right.xreplace(point), DIGITS)
-        if values[0] is None and values[1] is None:
+        one, other = left.xreplace(point), right.xreplace(point)
+        if _number(one, 15) is None and _number(other, 15) is None:
             continue
-        if values[0] is None or values[1] is None or not same(*values):
+        if not _equal_constants(one, other):
             return False
         found += 1
     return found >= 2

@@ -28,7 +28,8 @@ _NUMBER_BY_NUMBER = re.compile(
     r"(?<![\w^_}])\d[\d.]*\s+\.?\d|\d\s*\\frac\s*\{\s*\d+\s*\}\s*\{\s*\d+\s*\}\s*\d|\.\d+\.\d"
 )
 _MIXED = re.compile(r"\d\s*\\frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}")
-_BARE_WORD = re.compile(r"(?<![\\A-Za-z])(?:or|and|if|not|maybe|approx|but)(?![A-Za-z])")
+_INDEXED_NUMBER = re.compile(r"(?<![_\w])\d[\d.]*\s*_|\}\s*_")
+_BARE_WORD = re.compile(r"(?<![\\A-Za-z])(?:or|and|if|not|maybe|approx|but|vs|then|else|about)(?![A-Za-z])")
 
 
 def adds(given: str, true: str) -> bool:
@@ -37,7 +38,18 @@ def adds(given: str, true: str) -> bool:
         bool(_foreign(given) - _foreign(true))
         or _words(given) != _words(true)
         or _relates(given) != _relates(true)
+        or _absorbed(given, true)
         or (given != true and (_ambiguous(given) or _ambiguous(true)))
+    )
+
+
+def _absorbed(given: str, true: str) -> bool:
+    """Whether a true zero is given with letters, or a true infinity with anything: these absorb all factors."""
+    if re.fullmatch(r"[-+]?0(\.0*)?", true):
+        return bool(re.search(r"[A-Za-df-hj-z]", _COMMAND.sub(" ", given)))
+    infinite = re.fullmatch(r"([-+]?)\s*\\infty", true)
+    return bool(infinite) and not re.fullmatch(
+        r"\+?\s*\\infty" if infinite[1] != "-" else r"-\s*\\infty", given.strip()
     )
 
 
@@ -46,6 +58,8 @@ def _foreign(text: str) -> set[str]:
     bare = _TEXT.sub("", text).replace("'", r"\prime ")
     commands = {command for command in _COMMAND.findall(bare) if command not in _KNOWN}
     signs = set(_SIGN.findall(_COMMAND.sub("", bare))) | {found[0] for found in _DOUBLED.findall(bare)}
+    signs |= {"_"} if _INDEXED_NUMBER.search(bare) else set()
+    signs.add(":" * bare.count(":"))
     return commands | signs | set(_BARE_WORD.findall(bare))
 
 

@@ -36,8 +36,10 @@ def region(text: str) -> Region | None:
         inner = region(match[2])
         return Region(inner.text, "") if inner and inner.name == match[1] else None
     if match := _MEMBER.match(text):
-        inner = region(text[match.end() :])
-        return Region(inner.text if inner else text[match.end() :].strip(), match[1])
+        rest = text[match.end() :].strip()
+        inner = region(rest)
+        is_set = inner or enclosed(rest) or all(enclosed(part) for _, part in split(rest, _OR))
+        return Region(inner.text if inner else rest, match[1]) if is_set else None  # 5 is nothing to be in
     if text in (r"\Reals", r"\text{all real numbers}", r"\text{all reals}"):
         return Region(r"(-\infty,\infty)", "")
     if match := _WITHOUT.fullmatch(text):

@@ -2,8 +2,8 @@ r"""Mathematical answers: what can be decided soundly from the text is decided h
 
 Where a verdict is open to judgement, a right answer is rather called wrong than a wrong one right. The conventions:
 
-- one box, one answer: whatever stands in a value beside arithmetic (\approx, \to, \ldots, a colon, an "or", a remark) has
-  to stand in the true answer too, see ``hedges``; a "\approx" is refused even where both of its sides would be right
+- one box, one answer: whatever stands in a value beside arithmetic (\approx, \to, \ldots, a colon, "or", a remark) has
+  to stand in the true answer too, see ``hedges``; \approx is refused even where both of its sides would be right
 - units and degree signs may be left out, but two different units are wrong; 50% is 50, and 0.5 only if the true answer
   says %, or with ``percent="equal"``
 - a decimal of six or more significant digits may be the rounding of the true value, a shorter one (0.33) may not; all
@@ -52,6 +52,12 @@ def grade(answer: str, gold: str, percent: Percent = "strict") -> Verdict:
     return RIGHT if answer == gold else _Comparison(percent).whole(read(answer), read(gold))
 
 
+def number_of_parts(gold: str) -> int:
+    """How many values a true answer lists; 1 for a tuple, an interval or an equation without names."""
+    node = parse(read(gold).text)
+    return len(node.items) if node.kind in ("list", "{}") and node.items else 1
+
+
 class _Comparison:
     """The comparisons of one pair of answers, which call each other for their parts."""
 
@@ -85,7 +91,7 @@ class _Comparison:
         words = words_of(given.text), words_of(true.text)
         if any(words) and not _products(given.text, true.text):
             return Verdict(words[0] == words[1])
-        if _CLOCK.fullmatch(true.text) or _CLOCK.fullmatch(given.text):
+        if (_CLOCK.fullmatch(true.text) or _CLOCK.fullmatch(given.text)) and "=" not in given.text + true.text:
             return WRONG
         numbers = read_number(given.text), read_number(true.text)
         if numbers[0] and numbers[1]:
@@ -235,6 +241,8 @@ def _as_quotients(given: str, true: str) -> tuple[str, str]:
         ratio or _QUOTIENT.search(text) for ratio, text in zip(ratios, (given, true), strict=True)
     ):
         return given, true
+    if any(ratio and ratio[2].strip() == "1" for ratio in ratios) and not all(ratios):
+        return given, true  # 5:1 is said to be no answer for 5, whatever way 5 is written in
     both = [rf"\frac{{{one[1]}}}{{{one[2]}}}" if one else text for one, text in zip(ratios, (given, true), strict=True)]
     return both[0], both[1]
 

@@ -17,6 +17,7 @@ _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\d+(?:[.,]\d+)*|[A-Za-z]|[^\s\w]", re.DOTA
 _OPERATORS = re.compile(r"\\(?:sum|prod|i*int|oint|lim|bigcup|bigcap)(?![A-Za-z])")
 _HUGE = re.compile(
     r"\d{5,}\s*!"  # a factorial of a large number
+    r"|\^\s*(?:\{[^{}]*\}|\w)[\s)}\]]*!"  # a factorial of a power
     r"|!\s*[)}\]]*\s*!"  # a factorial of a factorial
     r"|\d[eE][+-]?\d{4,}"  # scientific notation
     r"|\\binom\s*\{?\s*\d{6,}"

@@ -1,4 +1,4 @@
-r"""What an answer is made of: a list, a tuple, an interval, a set, a union, a matrix, or one value. From the text alone.
+r"""What an answer is made of: a list, a tuple, an interval, a set, a union, a matrix, or one value. From its text.
 
 Comparing part by part keeps every part exact, and shows what a parser hides: an open interval (5,5) and (7,7) are the
 same empty set to it, but not the same point.
@@ -11,11 +11,14 @@ from typing import NamedTuple
 _TOKEN = re.compile(r"\\(?:begin|end)\{[a-z*]+\}|\\[A-Za-z]+|\\.|.", re.DOTALL)
 _OPENING = {"(": 1, "[": 1, r"\{": 1, "{": 1, r"\langle": 1, r"\lfloor": 1, r"\lceil": 1}
 _CLOSING = {")": 1, "]": 1, r"\}": 1, "}": 1, r"\rangle": 1, r"\rfloor": 1, r"\rceil": 1}
-_AND_OR = r"(?:\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\(?:lor|land|vee|wedge)(?![A-Za-z]))"
+_AND_OR = (
+    r"(?:\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])"
+    r"|\\(?:lor|land|vee|wedge)(?![A-Za-z]))"
+)
 SEPARATOR = re.compile(rf"[,;]\s*{_AND_OR}|{_AND_OR}|[,;]")
 _UNION = re.compile(r"\\cup(?![A-Za-z])")
 _MATRIX = re.compile(r"\\begin\{([pbB]?matrix)\}(.*)\\end\{\1\}", re.DOTALL)
-_GROUPED = re.compile(r"(?<![\d.])\d{1,3}(?:,\d{3})+(?![\d,])")
+_GROUPED = re.compile(r"(?<![\d.])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
 _PM = re.compile(r"\\(pm|mp)(?![A-Za-z])")
 EMPTY = re.compile(r"\\(?:emptyset|varnothing)")
 MAX_SIGNS = 3

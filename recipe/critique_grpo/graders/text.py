@@ -170,7 +170,7 @@ def words_of(text: str) -> str | None:
     Word answers are compared as text: as formulas "seat" and "east" would be the same product of letters.
     """
     bare = re.sub(r"\\text\{([^{}]*)\}", r"\1", text).strip(" .()")
-    if not re.fullmatch(r"[A-Za-z]+(?:(?:['-]| +)[A-Za-z]+)*", bare) or len(bare) < 3:
+    if ".." in text or not re.fullmatch(r"[A-Za-z]+(?:(?:['-]| +)[A-Za-z]+)*", bare) or len(bare) < 3:
         return None
     if "-" in bare and not re.search(r"[A-Za-z]{3}", bare):
         return None  # p-q is a difference, x-axis is a word
