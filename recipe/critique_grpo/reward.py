@@ -104,7 +104,7 @@ def compute_score(
         verdicts = []
         for gold in golds:
             try:
-                whole = joined.text if joined and mathematics.number_of_parts(gold) == joined.count else answer
+                whole = joined.text if joined and mathematics.number_of_parts(gold) == joined.boxes else answer
                 verdicts.append(_verdict(kind, whole, gold, data_source, extra_info, percent))
             except GroundTruthError as error:
                 raise GroundTruthError(f"{where}: {error}") from None

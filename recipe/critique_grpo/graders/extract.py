@@ -57,7 +57,7 @@ class Joined(NamedTuple):
     """The contents of several boxes as one list."""
 
     text: str
-    count: int
+    boxes: int
 
 
 def extract_joined(response: str) -> Joined | None:
@@ -66,9 +66,12 @@ def extract_joined(response: str) -> Joined | None:
     starts = list(_BOX.finditer(final))
     if len(starts) < 2:
         return None
-    contents, end = [], 0
+    contents: list[str] = []
+    end = 0
     for match in starts:
-        content, name = _inside_braces(final, match.end()), _NAME_BEFORE.search(final[max(end, 0) : match.start()])
+        if match.start() < end:
+            return None  # a box in a box is one answer
+        content, name = _inside_braces(final, match.end()), _NAME_BEFORE.search(final[end : match.start()])
         between = final[end : match.start()]
         if content is None or (contents and ("\n\n" in between or not _BETWEEN.fullmatch(between))):
             return None

@@ -47,10 +47,10 @@ def _absorbed(given: str, true: str) -> bool:
     """Whether a true zero is given with letters, or a true infinity with anything: these absorb all factors."""
     if re.fullmatch(r"[-+]?0(\.0*)?", true):
         return bool(re.search(r"[A-Za-df-hj-z]", _COMMAND.sub(" ", given)))
-    infinite = re.fullmatch(r"([-+]?)\s*\\infty", true)
-    return bool(infinite) and not re.fullmatch(
-        r"\+?\s*\\infty" if infinite[1] != "-" else r"-\s*\\infty", given.strip()
-    )
+    if match := re.fullmatch(r"([-+]?)\s*\\infty", true):
+        sign = "-" if match[1] == "-" else r"\+?"
+        return not re.fullmatch(rf"{sign}\s*\\infty", given.strip())
+    return False
 
 
 def _foreign(text: str) -> set[str]:

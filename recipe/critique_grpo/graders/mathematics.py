@@ -18,6 +18,7 @@ Where a verdict is open to judgement, a right answer is rather called wrong than
   solutions may be named (x = 1 or x = 2, x_1 = 1, x_2 = 2); different names are the parts of a tuple or list if they
   stand in alphabetical order, see ``solutions``; f(x) = 2x is y = 2x, but n = 3 is not k = 3
 - an inequality is its interval or union, see ``intervals``: 1 < x < 2 counts for (1,2), even if that is a point
+- several boxes side by side may be the parts of one list ("boxes"), else the last box is the answer
 - in a list, "and" and "or" are commas; so is a semicolon, if there is no comma
 """
 
