@@ -72,7 +72,8 @@ def respellings() -> Iterator[tuple[str, str]]:
         gold = rf"\frac{{{above}}}{{{below}}}"
         forms = [
             *everywhere(gold), f"{above}/{below}", rf"\frac{{{3 * above}}}{{{3 * below}}}",
-            rf"\frac{{{-above}}}{{{-below}}}", rf"-\frac{{{-above}}}{{{below}}}", rf"{above} \cdot \frac{{1}}{{{below}}}", f"({above})/({below})", f"{above} \\cdot {below}^{{-1}}",
+            rf"\frac{{{-above}}}{{{-below}}}", rf"-\frac{{{-above}}}{{{below}}}",
+            rf"{above} \cdot \frac{{1}}{{{below}}}", f"({above})/({below})", f"{above} \\cdot {below}^{{-1}}",
         ]  # fmt: skip
         yield from ((form, gold) for form in [*forms, *(f"{name} = {gold}" for name in names)])
     for gold in FORMULAS:
@@ -111,7 +112,8 @@ def respellings() -> Iterator[tuple[str, str]]:
         yield from ((form, gold) for form in [*everywhere(gold), rf"x \in {gold}"])
     yield from [
         ("x > 5", INTERVALS[0]), ("5 < x", INTERVALS[0]), (r"0 \le x < 1", INTERVALS[1]),
-        (r"1 > x \ge 0", INTERVALS[1]), (r"x \leq 2", INTERVALS[2]), ("-1 < x < 3", INTERVALS[3]), (r"x \ge -2 \text{ and } x \le 7", INTERVALS[4]),
+        (r"1 > x \ge 0", INTERVALS[1]), (r"x \leq 2", INTERVALS[2]), ("-1 < x < 3", INTERVALS[3]),
+        (r"x \ge -2 \text{ and } x \le 7", INTERVALS[4]),
         (r"x < 1 \text{ or } x > 2", INTERVALS[5]), (r"(2,\infty) \cup (-\infty,1)", INTERVALS[5]),
         (r"-5 \le x \le 1 \text{ or } 3 \le x \le 9", INTERVALS[6]),
     ]  # fmt: skip

@@ -40,7 +40,7 @@ def region(text: str) -> Region | None:
         inner = region(rest)
         is_set = inner or enclosed(rest) or all(enclosed(part) for _, part in split(rest, _OR))
         return Region(inner.text if inner else rest, match[1]) if is_set else None  # 5 is nothing to be in
-    if text in (r"\Reals", r"\text{all real numbers}", r"\text{all reals}"):
+    if text == r"\Reals":
         return Region(r"(-\infty,\infty)", "")
     if match := _WITHOUT.fullmatch(text):
         return _holes(match[1].split(","), "")

@@ -38,7 +38,7 @@ _CLOCK = re.compile(r"\d{1,2}:\d\d")
 _RATIO = re.compile(r"([^:]+):([^:]+)")
 _QUOTIENT = re.compile(r"/|\\frac")
 _SET_OPERATOR = re.compile(r"\\(?:cup|cap|setminus|Reals)(?![A-Za-z])")
-_DESCRIBES = re.compile(r"\\(?:in|Reals|mid)(?![A-Za-z])|\\\{.*[|:]|all real")
+_DESCRIBES = re.compile(r"\\(?:in|Reals|mid)(?![A-Za-z])|\\\{.*[|:]")
 MAX_UNORDERED = 30
 """Parts of a list in any order; a longer one has to come in the order of the true answer."""
 T = TypeVar("T")
