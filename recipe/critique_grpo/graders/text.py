@@ -29,6 +29,12 @@ _LETTER = re.compile(r"\\text\{\s*([A-Za-z])\s*\}")
 _REALS = re.compile(
     r"\\text\s*\{\s*all reals?(?: numbers)?\s*\}|\\mathbb\s*(?:\{\s*R\s*\}|R(?![A-Za-z]))|\\R(?![A-Za-z])"
 )
+_ROOT = re.compile(r"\\sqrt\s*(\d|[A-Za-z])")
+_SHORT_POWER = re.compile(r"\^\s*-\s*(\d+|[A-Za-z])")
+_LETTER = re.compile(r"\\text\{\s*([A-Za-z])\s*\}")
+_REALS = re.compile(
+    r"\\text\s*\{\s*all reals?(?: numbers)?\s*\}|\\mathbb\s*(?:\{\s*R\s*\}|R(?![A-Za-z]))|\\R(?![A-Za-z])"
+)
 _ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|\{([^{}]*)\}|(\d+(?:\.\d+)?|[A-Za-z]))")
 _THOUSANDS = re.compile(r"(?<![\d.])(\d{1,3}(?:[, ]\d{3})+)(?![\d]|[, ]\d)")
 _WRAPPERS = ((r"\(", r"\)"), (r"\[", r"\]"), ("$$", "$$"), ("$", "$"), (r"\text{", "}"), ("**", "**"), ("{", "}"))
