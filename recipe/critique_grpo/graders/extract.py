@@ -27,6 +27,9 @@ _FORMULA = re.compile(
 )
 _NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?")
 
+MAX_JOINED = 30
+"""Boxes that may be the parts of one answer; with more, only the last one counts."""
+
 
 class Extracted(NamedTuple):
     """``answer`` is None if there is none; ``boxed``: it stood in a box; ``unclosed_think``: reasoning never ended."""
@@ -64,7 +67,7 @@ def extract_joined(response: str) -> Joined | None:
     """All boxes of a response as one answer, if they stand side by side and there are several; else None."""
     final = response.rpartition("</think>")[2]
     starts = list(_BOX.finditer(final))
-    if len(starts) < 2:
+    if not 2 <= len(starts) <= MAX_JOINED:
         return None
     contents: list[str] = []
     end = 0
