@@ -5,7 +5,7 @@ verl calls ``compute_score`` from executor threads of a Ray actor. Where the ans
 
 | kind | compared | module |
 |---|---|---|
-| ``math`` | from the text where that is sound, else by math-verify | ``graders/mathematics.py`` |
+| ``math`` | from the text where that is sound, else by its values | ``graders/mathematics.py`` |
 | ``choice`` | letter, or text of an option | ``graders/choice.py`` |
 | ``number``, ``list``, ``boolean`` | TheoremQA's types | ``graders/values.py`` |
 | ``reasoning_gym`` | the task's own scorer | ``graders/tasks.py`` |
@@ -21,11 +21,11 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from contextlib import closing
-from typing import Any
+from typing import Any, Literal
 
 from recipe.critique_grpo.graders import choice, mathematics, tasks, values
 from recipe.critique_grpo.graders.children import GroundTruthError, Verdict, logger, new_pool
-from recipe.critique_grpo.graders.extract import extract
+from recipe.critique_grpo.graders.extract import extract, extract_joined
 from recipe.critique_grpo.graders.text import read, words_of
 from verl_ext.killable_pool import CallFailed, CallTimeout, WorkerDied, WorkerStartError
 
@@ -50,6 +50,8 @@ def compute_score(
     answer_type: str | None = None,
     final_expression: bool = False,
     think_in_prompt: bool = False,
+    percent: mathematics.Percent = "strict",
+    boxes: Literal["last", "joined"] = "joined",
     **_: Any,
 ) -> dict[str, float | str]:
     """Score one response.
@@ -63,6 +65,9 @@ def compute_score(
         answer_type: the kind of all rows, whatever they say.
         final_expression: a response without a box is taken by its final expression.
         think_in_prompt: the chat template opens the think block, so every response has to close it.
+        percent: whether 50% is also 0.5 where the true answer has no percent sign ("equal"), or only 50 ("strict").
+        boxes: "joined": several boxes side by side in the last paragraph together are the answer to a true answer of
+            as many parts, see ``graders/extract.py``; "last": only the last box ever counts.
 
     Returns:
         Always the same keys. ``score`` and ``acc``: 1.0 if correct, else 0.0. ``pred``: the answer, cut to 200
@@ -87,6 +92,7 @@ def compute_score(
     found = extract(solution_str, final_expression=final_expression, think_in_prompt=think_in_prompt)
     answer = found.answer
     too_long = answer is not None and len(answer) > MAX_ANSWER_CHARS
+    joined = extract_joined(solution_str) if boxes == "joined" and kind == "math" and found.boxed and answer else None
     flags = dict.fromkeys(FLAGS, 0.0)
     flags["unclosed_think"] = float(found.unclosed_think)
     flags["unboxed"] = float(answer is None and not found.unclosed_think)
@@ -98,7 +104,8 @@ def compute_score(
         verdicts = []
         for gold in golds:
             try:
-                verdicts.append(_verdict(kind, answer, gold, data_source, extra_info))
+                whole = joined.text if joined and mathematics.number_of_parts(gold) == joined.boxes else answer
+                verdicts.append(_verdict(kind, whole, gold, data_source, extra_info, percent))
             except GroundTruthError as error:
                 raise GroundTruthError(f"{where}: {error}") from None
             except WorkerStartError:
@@ -158,7 +165,14 @@ def _kind(data_source: str, extra_info: Mapping[str, Any], answer_type: str | No
     return kind
 
 
-def _verdict(kind: str, answer: str, gold: str, data_source: str, extra_info: Mapping[str, Any]) -> Verdict:
+def _verdict(
+    kind: str,
+    answer: str,
+    gold: str,
+    data_source: str,
+    extra_info: Mapping[str, Any],
+    percent: mathematics.Percent = "strict",
+) -> Verdict:
     """The verdict of the kind's grader, remembered: the responses of a group often give the same answer."""
     options = _present(extra_info.get("options"))
     tolerance = _present(extra_info.get("tolerance"))
@@ -167,7 +181,7 @@ def _verdict(kind: str, answer: str, gold: str, data_source: str, extra_info: Ma
     if kind == "boolean":
         return values.grade_boolean(answer, gold)
     entry = tasks.entry_of(extra_info) if kind == "reasoning_gym" else None
-    key = (kind, answer, gold, tolerance, data_source if entry else None, entry)
+    key = (kind, answer, gold, tolerance, data_source if entry else None, entry, percent)
     with _lock:
         if key in _verdicts:
             _verdicts.move_to_end(key)
@@ -181,7 +195,7 @@ def _verdict(kind: str, answer: str, gold: str, data_source: str, extra_info: Ma
     elif kind == "list":
         verdict = values.grade_list(answer, gold, tolerance)
     else:
-        verdict = mathematics.grade(answer, gold)
+        verdict = mathematics.grade(answer, gold, percent)
     with _lock:
         _verdicts[key] = verdict
         while len(_verdicts) > MAX_VERDICTS:

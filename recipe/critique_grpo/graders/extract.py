@@ -5,6 +5,10 @@ answer). There it is the content of the last ``\boxed{...}``. A last box that is
 an earlier one is not taken in its place. Only with ``final_expression`` and without any box: what follows the last
 "answer is" or "answer:" in its line, the formula in it if there is one; else the last formula between dollars or LaTeX
 brackets; else the last number.
+
+Where the true answer has several parts, as many boxes may hold them, if nothing but "and", "or", punctuation or the
+name of the next value stands between them ("x = \boxed{1} or x = \boxed{3}"), all in the last paragraph with boxes, and
+there is no other box. With a word more, such as "no" or "wait", only the last box counts.
 """
 
 import re
@@ -13,10 +17,18 @@ from typing import NamedTuple
 _BOX = re.compile(r"\\boxed\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # \{ and \} are text, not structure
 _ANSWER_IS = re.compile(r"\banswers?\**(?:\s+(?:is|are)\b|\s*:)[\s:*]*", re.IGNORECASE)
+_BETWEEN = re.compile(
+    r"(?:[\s$,;&]|\\[()\[\],;: !]|\\q?quad|\\text\{\s*(?:and|or)\s*\}|(?<![A-Za-z])(?:and|or)(?![A-Za-z]))*"
+    r"((?:[A-Za-z](?:_\{?\w\}?)?|\([a-z, ]+\))\s*=\s*)?[\s$]*"
+)
+_NAME_BEFORE = re.compile(r"(?<![A-Za-z\\+*/^-])((?:[A-Za-z](?:_\{?\w\}?)?|\([a-z, ]+\))\s*=\s*)\s*$")
 _FORMULA = re.compile(
     r"\$\$([^$]+)\$\$|(?<!\\)\$([^$\n]+)(?<!\\)\$|\\\(((?:[^\\\n]|\\[^()])+)\\\)|\\\[((?:[^\\]|\\[^\[\]])+)\\\]"
 )
 _NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?")
+
+MAX_JOINED = 30
+"""Boxes that may be the parts of one answer; with more, only the last one counts."""
 
 
 class Extracted(NamedTuple):
@@ -42,6 +54,43 @@ def extract(response: str, *, final_expression: bool = False, think_in_prompt: b
     if starts:
         return Extracted(_inside_braces(final, starts[-1]))
     return Extracted(_final_expression(final) if final_expression else None, boxed=False)
+
+
+class Joined(NamedTuple):
+    """The contents of several boxes as one list."""
+
+    text: str
+    boxes: int
+
+
+def extract_joined(response: str) -> Joined | None:
+    """All boxes of a response as one answer, if they stand side by side and there are several; else None."""
+    final = response.rpartition("</think>")[2]
+    starts = list(_BOX.finditer(final))
+    if not 2 <= len(starts) <= MAX_JOINED:
+        return None
+    contents: list[str] = []
+    end = 0
+    for match in starts:
+        if match.start() < end:
+            return None  # a box in a box is one answer
+        content, name = _inside_braces(final, match.end()), _NAME_BEFORE.search(final[end : match.start()])
+        between = final[end : match.start()]
+        if content is None or (contents and ("\n\n" in between or not _BETWEEN.fullmatch(between))):
+            return None
+        contents.append((name[1] if name else "") + content)
+        end = _end_of(final, match.end())
+    return Joined(", ".join(contents), len(contents))
+
+
+def _end_of(text: str, start: int) -> int:
+    """Where the box that starts there ends, its brace included; the end of the text if it never does."""
+    depth = 1
+    for token in _BRACE.finditer(text, start):
+        depth += {"{": 1, "}": -1}.get(token[0], 0)
+        if depth == 0:
+            return token.end()
+    return len(text)
 
 
 def _inside_braces(text: str, start: int) -> str | None:

@@ -16,6 +16,7 @@ _TIMES = r"(?:\\times|\\cdot|\*|x|×)"
 _SIGNED = re.compile(r"([+-]?)\s*(.*)", re.DOTALL)
 _SIMPLE = re.compile(rf"({_DECIMAL})")
 _SCIENTIFIC = re.compile(rf"({_DECIMAL})\s*(?:[eE]|{_TIMES}\s*10\s*\^)\s*\{{?\s*([+-]?\s*\d{{1,4}})\s*\}}?")
+_REPEATING = re.compile(r"(\d*)\.(\d*)\s*\\(?:overline|bar|dot)\s*(?:\{\s*(\d{1,50})\s*\}|(\d))")
 _RATIO = re.compile(rf"({_DECIMAL})\s*/\s*({_DECIMAL})")
 _FRACTION = re.compile(
     rf"\\frac\s*(?:\{{\s*(-?)\s*({_DECIMAL})\s*\}}|()(\d))\s*(?:\{{\s*({_DECIMAL})\s*\}}|(\d))(?!\d)"
@@ -59,6 +60,8 @@ def read_based(text: str) -> tuple[str, int] | None:
 def _unsigned(text: str) -> Number | None:
     if match := _SIMPLE.fullmatch(text):
         return _decimal(match[1])
+    if match := _REPEATING.fullmatch(text):
+        return _repeating(match[1], match[2], match[3] or match[4])
     if match := _SCIENTIFIC.fullmatch(text):
         decimal, power = _decimal(match[1]), Fraction(10) ** int(match[2].replace(" ", ""))
         return Number(decimal.value * power, decimal.step * power)
@@ -84,6 +87,14 @@ def _decimal(digits: str) -> Number:
     places = len(plain.partition(".")[2])
     rounded = places and len(plain.replace(".", "").lstrip("0")) >= ROUNDED_DIGITS
     return Number(value, Fraction(1, 10**places) if rounded else Fraction(0))
+
+
+def _repeating(whole: str, fixed: str, period: str) -> Number:
+    r"""2.1\overline{3} as a fraction."""
+    nines = (10 ** len(period) - 1) * 10 ** len(fixed)
+    return Number(
+        Fraction(int(whole or 0)) + Fraction(int(fixed or 0), 10 ** len(fixed)) + Fraction(int(period), nines)
+    )
 
 
 def _quotient(numerator: str, denominator: str) -> Number | None:

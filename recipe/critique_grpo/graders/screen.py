@@ -17,19 +17,33 @@ _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\d+(?:[.,]\d+)*|[A-Za-z]|[^\s\w]", re.DOTA
 _OPERATORS = re.compile(r"\\(?:sum|prod|i*int|oint|lim|bigcup|bigcap)(?![A-Za-z])")
 _HUGE = re.compile(
     r"\d{5,}\s*!"  # a factorial of a large number
+    r"|\^\s*(?:\{[^{}]*\}|\w)[\s)}\]]*!"  # a factorial of a power
     r"|!\s*[)}\]]*\s*!"  # a factorial of a factorial
     r"|\d[eE][+-]?\d{4,}"  # scientific notation
     r"|\\binom\s*\{?\s*\d{6,}"
     r"|\d{400,}"
 )
 _WIDE_POWER = re.compile(r"[)\]}]\s*\^\s*\{?\s*\d{3,}")  # (a+b+c)^{500} expands to a book
+_NUMERIC_BASE = re.compile(r"\((?:\\frac\{\d+\}\{\d+\}|[\d\s/.+-])*\)(?=\s*\^)")
 _LEFT_RIGHT = re.compile(r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])")
 _OPENING, _CLOSING = ("{", "(", "[", r"\{"), ("}", ")", "]", r"\}")
 
 
 def too_complex(text: str) -> bool:
     """Whether an answer should not be handed to a computer algebra system."""
-    return bool(_OPERATORS.search(text) or _HUGE.search(text) or _WIDE_POWER.search(text)) or _towers(text)
+    return bool(
+        _OPERATORS.search(text) or _HUGE.search(text) or _WIDE_POWER.search(_NUMERIC_BASE.sub("1", text))
+    ) or _towers(text)
+
+
+def too_deep(text: str) -> bool:
+    """Whether an answer should not even be taken apart: nested deeper, or longer, than any true answer."""
+    tokens = _TOKEN.findall(text)
+    depth = deepest = 0
+    for token in tokens:
+        depth += (token in _OPENING) - (token in _CLOSING)
+        deepest = max(deepest, depth)
+    return deepest > MAX_DEPTH or len(tokens) > MAX_TOKENS
 
 
 def _towers(text: str) -> bool:

@@ -21,6 +21,20 @@ _FUNCTION = re.compile(
     r"(?<![\\A-Za-z])(sqrt|sinh|cosh|tanh|sin|cos|tan|sec|csc|cot|arcsin|arccos|arctan|log|ln|exp|pi|theta|alpha|beta"
     r"|gamma|lambda|omega|infty)(?![A-Za-z])"
 )
+_SHORT_NUMERATOR = re.compile(r"\\frac\s*(\d)")
+_SHORT_DENOMINATOR = re.compile(r"(\\frac\{[^{}]*\})\s*(\d)")
+_SHORT_ROOT = re.compile(r"\\sqrt\s*(\d|[A-Za-z])")
+_SHORT_POWER = re.compile(r"\^\s*-\s*(\d+|[A-Za-z])")
+_LETTER = re.compile(r"\\text\{\s*([A-Za-z])\s*\}")
+_REALS = re.compile(
+    r"\\text\s*\{\s*all reals?(?: numbers)?\s*\}|\\mathbb\s*(?:\{\s*R\s*\}|R(?![A-Za-z]))|\\R(?![A-Za-z])"
+)
+_ROOT = re.compile(r"\\sqrt\s*(\d|[A-Za-z])")
+_SHORT_POWER = re.compile(r"\^\s*-\s*(\d+|[A-Za-z])")
+_LETTER = re.compile(r"\\text\{\s*([A-Za-z])\s*\}")
+_REALS = re.compile(
+    r"\\text\s*\{\s*all reals?(?: numbers)?\s*\}|\\mathbb\s*(?:\{\s*R\s*\}|R(?![A-Za-z]))|\\R(?![A-Za-z])"
+)
 _ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|\{([^{}]*)\}|(\d+(?:\.\d+)?|[A-Za-z]))")
 _THOUSANDS = re.compile(r"(?<![\d.])(\d{1,3}(?:[, ]\d{3})+)(?![\d]|[, ]\d)")
 _WRAPPERS = ((r"\(", r"\)"), (r"\[", r"\]"), ("$$", "$$"), ("$", "$"), (r"\text{", "}"), ("**", "**"), ("{", "}"))
@@ -31,7 +45,19 @@ _COMMON_UNITS = {
     "mph": "mile per hour", "miles/hour": "mile per hour", "unit": "", "degree": "^\\circ", "degrees": "^\\circ",
     "deg": "^\\circ", "percent": "%", "percentage": "%", "pct": "%", "dollars": "\\$", "dollar": "\\$", "usd": "\\$",
 }  # fmt: skip
-_NOT_UNITS = {"or", "and", "not", "if", "maybe", "about", "approximately", "times", "mod", "base", "is", "for", "to"}
+# Words that change what a number says, offer another number, or take it back.
+_NOT_UNITS = set(
+    """
+    or and not if maybe about approximately times mod base is for to
+    approx roughly around probably likely possibly perhaps almost nearly either else otherwise alternatively instead but
+    versus vs wrong false incorrect unless when where with than least most more less fewer up down then thus so
+    plus minus over divided multiplied squared cubed factorial root power negative positive half halves third thirds
+    fourth fourths fifth fifths tenth tenths hundredth hundredths thousandth thousandths remainder choose
+    dozen dozens score gross googol thousands millions billions hundreds
+    zero one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty
+    hundredfold twice double
+    """.split()
+)
 SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _POWER = r"(?:\s*\^\s*\{?\s*-?\d\s*\}?)?"
 _TEXT_UNIT = re.compile(rf"^(.*[\w}})\]|!%])\s*\\text\{{\s*([^{{}}]*[A-Za-z][^{{}}]*?)\s*\}}({_POWER})$", re.DOTALL)
@@ -66,16 +92,20 @@ def _spell(raw: str) -> str:
             text = text.replace(char, latex)
     text = re.sub(r"(?<!\\)\\!\s*", "", text).replace("{,}", ",")
     text = re.sub(r"(?<=\d)(?:\\[,:; ]|~)(?=\d{3}(?!\d))", "", text)  # 10\,000
-    text = _STYLE.sub("", _SPACING.sub(" ", text))
+    text = _REALS.sub(r"\\Reals ", _STYLE.sub("", _SPACING.sub(" ", text)))
     text = _TEXT.sub(r"\\text", text)
     text = re.sub(r"\\[dtc]frac(?![A-Za-z])", r"\\frac", text)
     text = re.sub(r"\\(?:lbrace|rbrace)(?![A-Za-z])", lambda match: r"\{" if "l" in match[0][:2] else r"\}", text)
-    text = re.sub(r"\\(leq|geq|neq)(?![A-Za-z])", lambda match: match[0][:3], text)
+    text = re.sub(r"\\(leq|geq|neq)(?:slant)?(?![A-Za-z])", lambda match: match[0][:3], text)
     text = re.sub(r"\\degree(?![A-Za-z])", r"^\\circ", text).replace(
         "**", "^" if re.search(r"[\w)]\*\*[\w(]", text) else "**"
     )
     text = _FUNCTION.sub(r"\\\1", re.sub(r"\s+", " ", text)).strip()
     text = re.sub(r"\\sqrt ?\(([^()]*)\)", r"\\sqrt{\1}", text)
+    text = _SHORT_ROOT.sub(r"\\sqrt{\1}", text)
+    text = _SHORT_DENOMINATOR.sub(r"\1{\2}", _SHORT_NUMERATOR.sub(r"\\frac{\1}", _SHORT_POWER.sub(r"^{-\1}", text)))
+    text = re.sub(r"(\\frac)\s+(?=\{)|(\\frac\{[^{}]*\})\s+(?=\{)", lambda match: match[1] or match[2], text)
+    text = _LETTER.sub(r"\1", text) if not _LETTER.fullmatch(text) else text
     return _unwrap(text)
 
 
@@ -148,8 +178,10 @@ def words_of(text: str) -> str | None:
     Word answers are compared as text: as formulas "seat" and "east" would be the same product of letters.
     """
     bare = re.sub(r"\\text\{([^{}]*)\}", r"\1", text).strip(" .()")
-    if not re.fullmatch(r"[A-Za-z]+(?:[ '-]+[A-Za-z]+)*", bare) or len(bare) < 3 or re.search(r"[\\^_{}=]", bare):
+    if ".." in text or not re.fullmatch(r"[A-Za-z]+(?:(?:['-]| +)[A-Za-z]+)*", bare) or len(bare) < 3:
         return None
+    if "-" in bare and not re.search(r"[A-Za-z]{3}", bare):
+        return None  # p-q is a difference, x-axis is a word
     lowered = re.sub(r"\s+", " ", bare.lower())
     if all(len(word) == 1 for word in lowered.split(" ")):
         return lowered.replace(" ", "")  # m g h is mgh

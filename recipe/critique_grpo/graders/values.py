@@ -3,6 +3,7 @@ r"""The answer types of TheoremQA: a number with a tolerance, a list of numbers 
 import ast
 import re
 
+from recipe.critique_grpo.graders import hedges
 from recipe.critique_grpo.graders.children import RIGHT, WRONG, GroundTruthError, Verdict, ask
 from recipe.critique_grpo.graders.numbers import read_number
 from recipe.critique_grpo.graders.screen import too_complex
@@ -76,6 +77,8 @@ def _values(answer: str) -> list[float] | Verdict:
             return WRONG
     if too_complex(text):
         return Verdict(False, "too_complex")
+    if hedges.adds(text, ""):
+        return WRONG
     values = ask("graders.symbolic:evaluate", text)
     return values if isinstance(values, list | Verdict) else WRONG
 

@@ -92,7 +92,7 @@ def test_missing_columns_and_files_are_errors(tmp_path: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([row(0), row(1, gold=r"\frac{1}{3} E_{1}+\frac{2}{3} E_{2}")], "is matched literally only: row 1"),
+        ([row(0), row(1, gold=r"1 \oplus 2")], "is matched literally only: row 1"),
         ([row(0, "Why?"), row(1, "why")], "1 questions occur more than once, with the same true answer: rows 0, 1"),
         (
             [row(0, "Why?"), row(1, "why", gold="3")],
@@ -167,10 +167,10 @@ def test_a_long_list_of_errors_is_cut(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.skipif(not SAMPLE.is_file(), reason="shared data is not here")
-def test_the_real_sample_passes_with_the_two_answers_that_are_only_text(
+def test_the_real_sample_passes_without_a_warning(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CRITIQUE_GRPO_GRADER_TIMEOUT", "60")  # what parses slowly on a busy machine still parses
     code, text = run(capsys, SAMPLE)
     assert code == 0 and "300 rows: " in text
-    assert text.count("is matched literally only") == 2
+    assert "0 errors, 0 warnings" in text

@@ -136,7 +136,7 @@ def test_a_missing_column_is_named_with_those_there_are(tmp_path: Path) -> None:
 
 
 def test_answers_that_the_grader_cannot_parse_go(tmp_path: Path) -> None:
-    answers = ["2", r"\frac{1}{2}", r"\frac{", "$x^2$", r"\frac{1}{3} E_{1}+\frac{2}{3} E_{2}"]
+    answers = ["2", r"\frac{1}{2}", r"\frac{", "$x^2$", r"1 \oplus 2"]
     rows = [luffy(f"Question {i}?", answer) for i, answer in enumerate(answers)]
     built = build(write(tmp_path / "s.jsonl", rows), tmp_path, "--max_samples", "0")
     assert [row["reward_model"]["ground_truth"] for row in read(built)] == ["2", r"\frac{1}{2}", "$x^2$"]

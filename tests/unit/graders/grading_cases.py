@@ -3,20 +3,8 @@ verdict, with the conventions of ``graders/mathematics.py`` where people would a
 compute_score after a plus sign: ``math+final_expression``.
 """
 
-from typing import Any
-
-Case = tuple[str, str, str, dict[str, Any], bool, str]
-
-
-def boxed(kind: str, extra: dict[str, Any], rows: str) -> list[Case]:
-    r"""Cases from lines "answer | gold | yes or no | why": the response boxes the answer. ``¦`` stands for a pipe."""
-    cases: list[Case] = []
-    for row in rows.strip().splitlines():
-        answer, gold, expected, why = (part.strip().replace("¦", "|") for part in row.split("|"))
-        assert expected in ("yes", "no"), row
-        cases.append((kind, rf"Therefore the answer is $\boxed{{{answer}}}$.", gold, extra, expected == "yes", why))
-    return cases
-
+from grading_case import Case, boxed
+from grading_cases_values import MORE
 
 NUMBERS = boxed(
     "math",
@@ -413,7 +401,7 @@ HOSTILE = [
 
 CASES: list[Case] = [
     *NUMBERS, *ROOTS_AND_FORMULAS, *UNITS, *SETS_AND_TUPLES, *EQUATIONS_BASES_WORDS, *RESPONSES, *CHOICES, *THEOREM_QA,
-    *HOSTILE,
+    *HOSTILE, *MORE,
 ]  # fmt: skip
 
 # Right answers that are called wrong, none the other way round.
@@ -423,12 +411,8 @@ STILL_WRONG = [
         {},
         r"""
     six | 6 | yes | numbers in words are not read
-    e^{i\pi} | -1 | yes | i is a letter like any other: complex numbers are compared by their form
-    (1+i)^2 | 2i | yes | the same
     5 \text{ cm} | 50 \text{ mm} | yes | units are compared by name and not converted
     \int_0^7 1\,dx | 7 | yes | integrals, sums and products in an answer are not evaluated
-    0 < x < 1 | (0,1) | yes | math-verify takes an interval for an inequality, but not the reverse
     """,
     ),
-    ("math", r"Solutions: \boxed{1} and \boxed{3}", "1,3", {}, True, "several boxes are not joined to a list"),
 ]

@@ -205,6 +205,23 @@ def test_verls_keyword_call_with_extra_arguments() -> None:
     assert result["score"] == 1.0 and result["pred"] == "7"
 
 
+def test_percent_is_strict_unless_asked_otherwise() -> None:
+    def graded(answer: str, gold: str, **options: str) -> float:
+        return float(compute_score("test", rf"\boxed{{{answer}}}", gold, **options)["score"])  # type: ignore[arg-type]
+
+    assert graded(r"33.5\%", "0.335") == 0.0
+    assert graded(r"33.5\%", "0.335", percent="equal") == 1.0
+    assert graded(r"33.5\%", "33.5", percent="equal") == 1.0
+    assert graded("33.5", "0.335", percent="equal") == 0.0
+    assert graded(r"33.5\%", "0.0335", percent="equal") == 0.0
+
+
+def test_boxes_are_joined_unless_only_the_last_may_count() -> None:
+    response = r"The solutions are \boxed{1} and \boxed{3}."
+    assert compute_score("test", response, "1, 3")["score"] == 1.0
+    assert compute_score("test", response, "1, 3", boxes="last")["score"] == 0.0
+
+
 def test_threads() -> None:
     with ThreadPoolExecutor(8) as threads:
         results = list(threads.map(lambda i: score(f"{i}/2", str(i % 20 / 2)), range(100)))
@@ -212,8 +229,8 @@ def test_threads() -> None:
 
 
 def test_unparsable_golds() -> None:
-    golds = ["42", "42", r"\frac{1}{2}", "$x^2$", "9^{9^{9^9}} + 1", r"\frac{1}{3} E_{1}+\frac{2}{3} E_{2}", ""]
-    assert unparsable_golds(golds) == [r"\frac{1}{3} E_{1}+\frac{2}{3} E_{2}", ""]
+    golds = ["42", "42", r"\frac{1}{2}", "$x^2$", "9^{9^{9^9}} + 1", r"\frac{1}{3} E_{1}", r"1 \oplus 2", ""]
+    assert unparsable_golds(golds) == [r"1 \oplus 2", ""]
 
 
 def test_import_is_cheap() -> None:
