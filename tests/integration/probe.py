@@ -50,6 +50,8 @@ def probe(trainer: Any) -> None:
     result: dict[str, Any] = {}
     if paths.batch_exists:
         batch = torch.load(paths.batch, weights_only=False)
+        trainer.checkpoint_manager.update_weights(0)
+        result["cached"] = asyncio.run(cached(trainer))
     else:
         trainer.checkpoint_manager.update_weights(0)
         result["groups"] = {workers: rollout(trainer, workers)[1] for workers in (1, 2, 3)}
@@ -67,6 +69,71 @@ def probe(trainer: Any) -> None:
     for name, rows in (("mixed", batch), ("refinements_only", refinements_only), ("plain", plain)):
         result[name] = {gamma: update(trainer, rows, gamma) for gamma in (0.1, 0.5)}
     Path(paths.result).write_text(json.dumps(result), encoding="utf-8")
+
+
+async def cached(trainer: Any, requests: int = 8) -> dict[str, float]:
+    """Prompt tokens of a refinement that the servers find in their caches, on average, with two servers.
+
+    Of a refinement under an id of its own with its response as text, as it was once sent; under an id of its own with
+    the response's tokens; and as it is sent now. ``known``: tokens of question and response, all that could be found.
+    """
+    from recipe.critique_grpo.critics import declared_templates
+    from recipe.critique_grpo.prompts import load_templates
+    from recipe.critique_grpo.rollout.refiner import Refiner
+    from recipe.critique_grpo.rollout.stage_clock import StageClock
+    from recipe.critique_grpo.rollout.writers import PolicyClient, PolicyWriter, unstreamed
+
+    client = PolicyClient.like(trainer.llm_server_manager.get_client(), clock=StageClock())
+    tokenizer = trainer.tokenizer
+    addresses = trainer.llm_server_manager.get_addresses()
+    assert len(addresses) == 2
+    render = partial(tokenizer.apply_chat_template, add_generation_prompt=True, tokenize=False)
+    encode = partial(tokenizer.encode, add_special_tokens=False)
+    decode = partial(tokenizer.decode, skip_special_tokens=True)
+    templates = load_templates(None, declared_templates())
+    write = PolicyWriter(client, 8, log_probs=False)
+    refiner = Refiner(trainer.options, templates, write, render=render, encode_text=encode, decode=decode)
+    refiner.options.refinement.max_prompt_length = 1000
+
+    def hits() -> int:
+        pages = []
+        for address in addresses:
+            with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as page:
+                pages += re.findall(r"^vllm:prefix_cache_hits_total\{[^}]*\} (\S+)", page.read().decode(), re.MULTILINE)
+        return int(sum(map(float, pages)))
+
+    params = {"temperature": 1.0, "ignore_eos": True, **unstreamed("vllm")}
+    found: dict[str, float] = {}
+    for name in ("text", "tokens", "now"):  # each on questions of its own
+        questions = [
+            [{"role": "user", "content": f"{name} {number}: " + " ".join(f"{number} + {i}" for i in range(60))}]
+            for number in range(requests)
+        ]
+        prompts = [encode(render(question)) for question in questions]
+        ids = [f"{name}-{number}" for number in range(requests)]
+        outputs = await asyncio.gather(
+            *(
+                client.generate(one, prompt_ids=ids_, sampling_params={**params, "max_tokens": 200})
+                for one, ids_ in zip(ids, prompts, strict=True)
+            )
+        )
+        before, known = hits(), 0
+        refining = []
+        for one, question, prompt, output in zip(ids, questions, prompts, outputs, strict=True):
+            known += len(prompt) + len(output.token_ids)
+            built = refiner.prompt(question, prompt, output.token_ids, "Wrong.").token_ids
+            if name == "text":
+                request = templates.request("Wrong.", question[-1]["content"])
+                turns = [
+                    {"role": "assistant", "content": decode(output.token_ids)},
+                    {"role": "user", "content": request},
+                ]
+                built = encode(render([*question, *turns]))
+            used = one if name == "now" else f"{one}-again"
+            refining.append(client.generate(used, prompt_ids=built, sampling_params={**params, "max_tokens": 8}))
+        await asyncio.gather(*refining)
+        found[name], found["known"] = (hits() - before) / requests, known / requests
+    return found
 
 
 async def aborts(trainer: Any) -> dict[str, Any]:

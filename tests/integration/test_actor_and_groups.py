@@ -51,13 +51,27 @@ def test_gamma_changes_the_gradient_of_refinement_rows_only(one_rank: dict[str, 
     assert plain["0.1"]["grad_norm"] > 0
 
 
-def test_two_ranks_give_the_loss_of_one(
+@pytest.fixture(scope="module")
+def two_ranks(
     one_rank: dict[str, Any], folder: Path, overrides: list[str], cpu_environment: dict[str, str]
-) -> None:
+) -> dict[str, Any]:
+    """With the batch that one rank has made; and two rollout servers."""
     command = [sys.executable, str(PROBE), str(folder / "two.json"), str(folder / "batch.pt"), *overrides]
     command += ["trainer.n_gpus_per_node=2", "critique_grpo.check_data=false"]
+    command += ["actor_rollout_ref.rollout.max_model_len=1024", "actor_rollout_ref.rollout.disable_log_stats=false"]
     run_logged(command, folder / "two.log", {**cpu_environment, "VLLM_CPU_OMP_THREADS_BIND": "nobind"}, timeout=600)
-    two_ranks = json.loads((folder / "two.json").read_text())
+    return json.loads((folder / "two.json").read_text())
+
+
+def test_a_refinement_finds_question_and_response_in_its_servers_cache(two_ranks: dict[str, Any]) -> None:
+    found = two_ranks["cached"]
+    print(f"prompt tokens found in the cache: {found}")
+    block = 128  # of vLLM on a CPU; the last one is not full
+    assert found["now"] > found["known"] - 2 * block
+    assert found["text"] <= found["tokens"] < found["now"]
+
+
+def test_two_ranks_give_the_loss_of_one(one_rank: dict[str, Any], two_ranks: dict[str, Any]) -> None:
     for rows in ("mixed", "refinements_only", "plain"):
         for gamma in ("0.1", "0.5"):
             assert two_ranks[rows][gamma]["loss"] == pytest.approx(one_rank[rows][gamma]["loss"], rel=1e-4, abs=1e-7)

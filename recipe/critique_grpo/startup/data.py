@@ -7,6 +7,7 @@ from omegaconf import DictConfig, ListConfig
 from recipe.critique_grpo.options import ConfigError, from_config
 from recipe.critique_grpo.startup.data_files import check_file, check_together
 from recipe.critique_grpo.startup.data_prompts import first_line
+from recipe.critique_grpo.startup.weights import check_weights
 
 MATH_REWARD = "recipe.critique_grpo.reward"
 
@@ -23,6 +24,7 @@ def check_data(config: DictConfig) -> None:
     data, model = config.data, config.actor_rollout_ref.model
     trains = not config.trainer.val_only
     tokenizer = load_checked_tokenizer(model)
+    check_weights(model.path)
     check_context(config)
     reward = config.reward.custom_reward_function
     own_reward = MATH_REWARD in str(reward.path or "")

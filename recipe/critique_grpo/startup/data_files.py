@@ -1,5 +1,6 @@
 """Start-up check of parquet files: every row of one, and whether several make one data set."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,8 @@ def check_file(
         problems = _wrong_kinds(rows, answer_type)
         unparsable = [] if problems else _gold_problems(rows, answer_type)
         (problems if trained else notes).extend(unparsable)
+    if trained and not problems:
+        notes += _index_notes(rows)
     if problems:
         shown = "\n".join(f"  - {problem}" for problem in problems[:MAX_REPORTED])
         more = f"\n  ... and {len(problems) - MAX_REPORTED} more" if len(problems) > MAX_REPORTED else ""
@@ -135,10 +138,16 @@ def _read_rows(path: str) -> list[dict[str, Any]]:
 
 
 def _row_problems(row: dict[str, Any], prompt_key: str) -> Iterable[str]:
+    for column, needed in (("reward_model", "a structure with ground_truth"), ("extra_info", "a structure with index")):
+        if row.get(column) is not None and not isinstance(row[column], dict):
+            yield f"{column} is {row[column]!r:.60}; it has to be {needed}"
+            return
     if not golds_of(row.get("reward_model") or {}):
         yield "reward_model.ground_truth is missing or empty; every question needs its true answer"
     if not row.get("data_source"):
         yield "data_source is missing; validation metrics are grouped by it"
+    elif not isinstance(row["data_source"], str):
+        yield f'data_source is {row["data_source"]!r}; it has to be a text, such as "my_math"'
     messages = row.get(prompt_key)
     if not isinstance(messages, Sequence) or not messages:
         yield f"{prompt_key} is empty; it must be a list of chat messages"
@@ -148,6 +157,18 @@ def _row_problems(row: dict[str, Any], prompt_key: str) -> Iterable[str]:
         return
     if not str(messages[-1].get("content") or "").strip():
         yield f"the last message of {prompt_key} is empty"
+
+
+def _index_notes(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Rows that cannot be told apart by ``extra_info.index``, which seeds the choice of their refinements."""
+    indices = [(row.get("extra_info") or {}).get("index") for row in rows]
+    notes = []
+    if missing := [number for number, index in enumerate(indices) if index is None]:
+        notes.append(f"{len(missing)} rows have no extra_info.index (row {missing[0]} first)")
+    counts = Counter(str(index) for index in indices if index is not None)
+    if repeated := [index for index, count in counts.items() if count > 1]:
+        notes.append(f"{len(repeated)} values of extra_info.index occur more than once ({repeated[0]} first)")
+    return [f"{note}: it should be unique, since it seeds the choice of refinements" for note in notes]
 
 
 def _wrong_kinds(rows: Sequence[dict[str, Any]], answer_type: str | None) -> list[str]:

@@ -43,6 +43,9 @@ def test_good_rows_pass(tmp_path: Path) -> None:
         ({"prompt": [{"role": "user", "content": " "}]}, "last message of prompt is empty"),
         ({"prompt": [{"role": "user", "content": "1 + " * 9}]}, "the prompt has 18 tokens"),
         ({"data_source": None}, "data_source is missing"),
+        ({"data_source": 3}, "data_source is 3; it has to be a text"),
+        ({"reward_model": "56"}, "reward_model is '56'; it has to be a structure with ground_truth"),
+        ({"extra_info": '{"index": 3}'}, "extra_info is .*; it has to be a structure with index"),
     ],
 )
 def test_a_bad_row_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -50,6 +53,16 @@ def test_a_bad_row_is_named(tmp_path: Path, changes: dict[str, Any], message: st
         check(tmp_path, [row(), row(**changes)])
     assert "train.parquet" in str(caught.value)
     assert "row 1" in str(caught.value)
+
+
+def test_rows_that_share_an_index_or_have_none_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [row(extra_info={"index": index}) for index in (0, 1, 1, None)]
+    config = configuration(tmp_path, train_batch_size=2)
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet")
+    check_data(config)
+    told = capsys.readouterr().out
+    assert "1 rows have no extra_info.index (row 3 first): it should be unique" in told
+    assert "1 values of extra_info.index occur more than once (1 first)" in told
 
 
 def test_long_prompts_are_named_where_verl_filters_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
