@@ -43,9 +43,6 @@ def test_good_rows_pass(tmp_path: Path) -> None:
         ({"prompt": [{"role": "user", "content": " "}]}, "last message of prompt is empty"),
         ({"prompt": [{"role": "user", "content": "1 + " * 9}]}, "the prompt has 18 tokens"),
         ({"data_source": None}, "data_source is missing"),
-        ({"data_source": 3}, "data_source is 3; it has to be a text"),
-        ({"reward_model": "56"}, "reward_model is '56'; it has to be a structure with ground_truth"),
-        ({"extra_info": '{"index": 3}'}, "extra_info is .*; it has to be a structure with index"),
     ],
 )
 def test_a_bad_row_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -53,6 +50,19 @@ def test_a_bad_row_is_named(tmp_path: Path, changes: dict[str, Any], message: st
         check(tmp_path, [row(), row(**changes)])
     assert "train.parquet" in str(caught.value)
     assert "row 1" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data_source": 3}, "row 0: data_source is 3; it has to be a text"),
+        ({"reward_model": "56"}, "row 0: reward_model is '56'; it has to be a structure with ground_truth"),
+        ({"extra_info": '{"index": 3}'}, "row 0: extra_info is .*; it has to be a structure with index"),
+    ],
+)
+def test_a_column_of_the_wrong_kind_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"(?s)train.parquet.*{message}"):
+        check(tmp_path, [row(**changes), row(**changes)])
 
 
 def test_rows_that_share_an_index_or_have_none_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
