@@ -9,7 +9,7 @@
 #   MODEL    folder or Hugging Face hub id
 #   TRAIN    parquet files to train on, separated by spaces
 #   VAL      parquet files to validate on
-#   OUT      folder for checkpoints, metrics and (not with PRESET=grpo) rollouts
+#   OUT      folder for checkpoints, metrics, train.log and (not with PRESET=grpo) rollouts
 #            (default: outputs/train/<last part of MODEL>-<PRESET>)
 #   PRESET   default, paper, released or grpo (default: default)
 #   TIER     cpu or gpu (default: gpu if nvidia-smi shows one)
@@ -53,6 +53,9 @@ enter_repo
 # Loggers run in a Ray worker, maybe on another node. Metrics get a file of their own for each start: verl's file logger
 # begins its file anew.
 environment=ray_kwargs.ray_init.runtime_env.env_vars
+# What to type to go on, for the last lines of a run that fails.
+CRITIQUE_GRPO_COMMAND="bash scripts/train.sh $(printf '%q ' "$@")"
+export CRITIQUE_GRPO_COMMAND
 exec "$python" -u -m recipe.critique_grpo.main_critique_grpo preset="$preset" tier="$TIER" \
   data.train_files="$train" \
   data.val_files="$val" \
@@ -68,4 +71,4 @@ exec "$python" -u -m recipe.critique_grpo.main_critique_grpo preset="$preset" ti
   "+$environment.VERL_FILE_LOGGER_PATH='$out/metrics.$(date +%s).jsonl'" \
   "+$environment.TENSORBOARD_DIR='$out/tensorboard'" \
   hydra.run.dir="'$out/hydra'" \
-  ${overrides[@]+"${overrides[@]}"}
+  ${overrides[@]+"${overrides[@]}"} > >(tee -a "$out/train.log") 2>&1

@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 
 WHOLE = "*.safetensors"
+LORA = "lora_train_meta.json"  # verl writes it into the checkpoint of a LoRA run
+ADAPTER = "lora_adapter"  # where verl's merger puts the adapter, beside the base model
 
 
 def export(actor: Path, target: Path) -> str:
@@ -23,12 +25,33 @@ def export(actor: Path, target: Path) -> str:
         subprocess.CalledProcessError: verl's merger failed; it has said why.
     """
     saved = actor / "huggingface"
-    if any(saved.glob(WHOLE)):
+    # What verl saves as the whole model of a LoRA run is the base model under the adapter's names.
+    if any(saved.glob(WHOLE)) and not (actor / LORA).exists():
         shutil.copytree(saved, target)
     else:
         merge = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp"]
         subprocess.run([*merge, "--local_dir", str(actor), "--target_dir", str(target)], check=True)
+        if (target / ADAPTER).is_dir():
+            merge_adapter(target)
     return state_precision(target)
+
+
+def merge_adapter(folder: Path) -> None:
+    """Put the LoRA adapter that verl's merger has written beside a base model into its weights.
+
+    The sum is made in fp32, and saved in the precision of the base weights.
+    """
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    precision = getattr(torch, state_precision(folder))
+    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    merged = PeftModel.from_pretrained(base, str(folder / ADAPTER)).merge_and_unload().to(precision)
+    for old in [*folder.glob(WHOLE), *folder.glob("*.safetensors.index.json")]:
+        old.unlink()
+    merged.save_pretrained(folder)
+    shutil.rmtree(folder / ADAPTER)
 
 
 def state_precision(folder: Path) -> str:

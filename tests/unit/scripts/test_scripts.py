@@ -13,6 +13,7 @@ REPO = Path(__file__).resolve().parents[3]
 # Writes down what it was called with, makes what a merge would make, and fails if it is told to.
 STAND_IN = """#!/usr/bin/env bash
 printf "%s\\n" "$@" "offline=${{HF_HUB_OFFLINE:-}}" >"{calls}"
+echo "command=${{CRITIQUE_GRPO_COMMAND:-}}"
 [[ "$*" != *verl_ext.export* ]] || mkdir "${{@: -1}}"
 [[ ! -e "{calls}.fail" ]]
 """
@@ -92,6 +93,21 @@ def test_gpus_are_those_that_nvidia_smi_lists(train: Script, tmp_path: Path, lis
     assert {f"tier={'gpu' if there else 'cpu'}", f"trainer.n_gpus_per_node={2 if there else 1}"} <= set(calls(tmp_path))
     result = train("OUT=run", TIER="gpu")
     assert there or "nvidia-smi shows no GPU" in result.stderr
+
+
+@pytest.mark.parametrize(("chosen", "count"), [("1", 1), ("0,1", 2), ("GPU-5f3", 1)])
+def test_of_the_gpus_those_that_the_user_has_chosen(train: Script, tmp_path: Path, chosen: str, count: int) -> None:
+    nvidia_smi(tmp_path, "echo 'GPU 0: H100'; echo 'GPU 1: H100'")
+    assert train("OUT=run", TIER="", CUDA_VISIBLE_DEVICES=chosen).returncode == 0
+    assert f"trainer.n_gpus_per_node={count}" in calls(tmp_path)
+    assert train("OUT=other", TIER="", CUDA_VISIBLE_DEVICES="").returncode == 0
+    assert "tier=cpu" in calls(tmp_path)
+
+
+def test_the_output_is_kept_and_the_command_is_known(train: Script, tmp_path: Path) -> None:
+    result = train("OUT=run", "data.seed=3")
+    assert (tmp_path / "run/train.log").read_text() and result.stdout.endswith((tmp_path / "run/train.log").read_text())
+    assert "command=bash scripts/train.sh MODEL=model" in result.stdout and "data.seed=3" in result.stdout
 
 
 @pytest.mark.parametrize(
