@@ -15,6 +15,8 @@ import torch
 from conftest import REPO, run_logged
 from safetensors.torch import load_file
 
+from verl_ext.shared_memory import segments
+
 pytestmark = pytest.mark.e2e
 TRAIN = [sys.executable, "-u", "-m", "recipe.critique_grpo.main_critique_grpo"]
 
@@ -53,7 +55,9 @@ def test_training_is_killed_and_goes_on(tmp_path: Path, overrides: list[str], cp
     second = (tmp_path / "rollouts" / "2.jsonl").read_text()
 
     resumed = {**cpu_environment, "VERL_FILE_LOGGER_PATH": str(tmp_path / "metrics.2.jsonl")}
+    shared_memory = segments()
     run_logged(command, tmp_path / "resumed.log", resumed, timeout=600)
+    assert not segments() - shared_memory, "nothing is left in /dev/shm"
     steps = lines(tmp_path / "metrics.2.jsonl")
     assert [entry["step"] for entry in steps] == [2, 3]
     assert (tmp_path / "rollouts" / "2.jsonl").read_text() == second, "resumed, a step samples what it sampled before"
@@ -80,6 +84,10 @@ def test_training_is_killed_and_goes_on(tmp_path: Path, overrides: list[str], cp
     assert all([response["outcome"] for response in group["responses"]].count("selected") == 1 for group in groups)
     assert all(group["reason"].startswith("refined, trigger all_failed: 0 of 4") for group in groups)
     assert all(response["critique"] for group in groups for response in group["responses"])
+
+    again = run_logged(command, tmp_path / "again.log", resumed, timeout=600)
+    assert f"training is finished: step 3 of 3 is in {tmp_path}/checkpoints" in again
+    assert "Traceback" not in again and latest.read_text() == "3"
 
     model = tmp_path / "model"
     exporting = {**cpu_environment, "PYTHON": sys.executable}

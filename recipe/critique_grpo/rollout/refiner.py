@@ -38,18 +38,27 @@ class Generated:
         return sum(self.log_probs) / len(self.log_probs) if self.log_probs else None
 
 
+@dataclass(frozen=True)
+class SampleRequest:
+    """The request that the policy answered with a response. Its server knows the prefix, and a refinement has its
+    priority."""
+
+    request_id: str
+    priority: int = 0
+
+
 class Writer(Protocol):
     """Writes refinements: the policy, or another model."""
 
     async def __call__(
-        self, prompt: RefinementPrompt, *, params: dict[str, Any], seed: int, after: str | None
+        self, prompt: RefinementPrompt, *, params: dict[str, Any], seed: int, after: SampleRequest | None
     ) -> Generated:
         """One refinement.
 
         Args:
             params: of a request to the policy.
             seed: of a request to anybody else.
-            after: the request that the policy answered with the response; its server knows the prefix.
+            after: the request that brought the response that is refined.
 
         Raises:
             GeneratorFailed: nobody wrote it.
@@ -92,7 +101,7 @@ class Refiner:
         *,
         params: dict[str, Any],
         seed: int,
-        after: str | None,
+        after: SampleRequest | None,
     ) -> Generated:
         """One refinement of a response; ``params``, ``seed``, ``after``: see ``Writer``.
 

@@ -11,14 +11,14 @@ from verl.workers.rollout.replica import TokenOutput
 from recipe.critique_grpo.critics.failure_budget import FailureBudget
 from recipe.critique_grpo.options import EndpointConfig
 from recipe.critique_grpo.rollout.refinement import Message, RefinementPrompt
-from recipe.critique_grpo.rollout.refiner import Generated
+from recipe.critique_grpo.rollout.refiner import Generated, SampleRequest
 from recipe.critique_grpo.rollout.rows import GeneratorFailed
 from recipe.critique_grpo.rollout.stage_clock import StageClock
 from verl_ext.abortable_client import AbortableClient
 from verl_ext.chat_client import ChatClient, ChatError, Reply
 
-#: The id of the last request for a sample in this task: verl's agent loops choose it, and do not tell.
-SAMPLE_REQUEST: ContextVar[str | None] = ContextVar("critique_grpo_sample_request", default=None)
+#: The last request for a sample in this task: verl's agent loops choose its id, and do not tell.
+SAMPLE_REQUEST: ContextVar[SampleRequest | None] = ContextVar("critique_grpo_sample_request", default=None)
 
 
 class PolicyClient(AbortableClient):
@@ -31,7 +31,7 @@ class PolicyClient(AbortableClient):
     async def generate(self, request_id: str, *, stage: str = "sample", **kwargs: Any) -> TokenOutput:
         """As verl's ``generate``; verl's own agent loops name no stage, and sample."""
         if stage == "sample":
-            SAMPLE_REQUEST.set(request_id)
+            SAMPLE_REQUEST.set(SampleRequest(request_id, kwargs.get("priority", 0)))
         with self.clock.under_way(stage, generating=True):
             output = await super().generate(request_id, **kwargs)
         if stage != "critique":  # those are counted by the critic, with a judge's
@@ -53,11 +53,12 @@ class PolicyWriter:
         self.log_probs = log_probs
 
     async def __call__(
-        self, prompt: RefinementPrompt, *, params: dict[str, Any], seed: int, after: str | None
+        self, prompt: RefinementPrompt, *, params: dict[str, Any], seed: int, after: SampleRequest | None
     ) -> Generated:
         output = await self.client.generate(
-            after or uuid4().hex,  # verl sends requests of one id to one server
+            after.request_id if after else uuid4().hex,  # verl sends requests of one id to one server
             stage="refine",
+            priority=after.priority if after else 0,
             prompt_ids=prompt.token_ids,
             sampling_params={"max_tokens": self.max_length, **params, "logprobs": self.log_probs},
         )
@@ -78,7 +79,7 @@ class EndpointWriter:
         self.budget = budget
 
     async def __call__(
-        self, prompt: RefinementPrompt, *, params: dict[str, Any], seed: int, after: str | None
+        self, prompt: RefinementPrompt, *, params: dict[str, Any], seed: int, after: SampleRequest | None
     ) -> Generated:
         with self.clock.under_way("refine"):
             try:

@@ -1,6 +1,6 @@
 """The trainer: verl's ``RayPPOTrainer`` with hooks; ``fit`` is verl's own."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from verl.utils.config import omega_conf_to_dataclass
 from recipe.critique_grpo.core_algos import compute_mixed_group_advantage, refinement_set_weights
 from recipe.critique_grpo.options import LOSS_MODE, from_config
 from recipe.critique_grpo.reward import FLAGS
-from recipe.critique_grpo.rollout.records import dump_rollout, rollout_metrics
+from recipe.critique_grpo.rollout.records import GroupRecord, dump_rollout, rollout_metrics
 from recipe.critique_grpo.rollout.stage_clock import stage_metrics
 from recipe.critique_grpo.trainer.ending import TrainingFinished
 from recipe.critique_grpo.trainer.policy_loss import critique_grpo_loss
@@ -87,11 +87,9 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
     def _stage_metrics(self, actor_metrics: dict[str, Any]) -> dict[str, float]:
         """Metrics of this step's rollout stage and shaping; also writes the rollout dump."""
         records, times = self.async_rollout_manager.take_records()
-        if self.options.dump_dir:
-            try:
-                dump_rollout(records, self.options.dump_dir, self.global_steps)
-            except OSError as error:  # no reason to lose a training step
-                print(f"critique_grpo: step {self.global_steps} has no rollout dump: {error}", flush=True)
+        if self.options.dump_dir:  # in verl's own thread for dumps: no step waits for a disk
+            step = self.global_steps
+            self._dump_executor.submit(try_to_dump, records, self.options.dump_dir, step)
         metrics = {**self._step_metrics, **rollout_metrics(records), **stage_metrics(times)}
         self._step_metrics = {}
         ratio_sum = _average(actor_metrics.pop("actor/shaping_ratio_sum"))
@@ -99,6 +97,14 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
         if tokens:
             metrics["critique_grpo/shaping_ratio_mean"] = ratio_sum / tokens
         return metrics
+
+
+def try_to_dump(records: Sequence[GroupRecord], folder: str, step: int) -> None:
+    """Write the rollout dump of a step; a full disk or the like is said, and is no reason to lose the step."""
+    try:
+        dump_rollout(records, folder, step)
+    except Exception as error:
+        print(f"critique_grpo: step {step} has no rollout dump in {folder}: {error!r}", flush=True)
 
 
 def neutralise_refinements(batch: DataProto, old_log_probs: Tensor) -> None:

@@ -23,6 +23,7 @@ from verl.workers.rollout.replica import TokenOutput
 from recipe.critique_grpo.critics import declared_templates
 from recipe.critique_grpo.rollout.records import GroupRecord
 from recipe.critique_grpo.rollout.refinement import CUT_MARK
+from recipe.critique_grpo.rollout.refiner import SampleRequest
 from recipe.critique_grpo.rollout.rows import ORIGIN, Outcome
 from recipe.critique_grpo.rollout.worker import GENERATOR, RECORD, CritiqueRefinementWorker
 from recipe.critique_grpo.rollout.writers import SAMPLE_REQUEST, PolicyClient
@@ -88,6 +89,7 @@ class Rollout:
     ended: list[Request] = field(default_factory=list)
     ids: list[tuple[str, list[int], Request]] = field(default_factory=list)
     """(request id, prompt, request) of each."""
+    priorities: dict[str, list[int]] = field(default_factory=dict)
     answers: dict[str, list[int]] = field(default_factory=dict)
     """The first answer to each request id."""
     rows: list[tuple[str, bool]] = field(default_factory=list)
@@ -123,13 +125,14 @@ async def _roll_out(config: DictConfig, answer: Answer, ground_truth: Any) -> Ro
     class Client(PolicyClient):
         async def generate(self, request_id: str, *, stage: str = "sample", **kwargs: Any) -> TokenOutput:
             if stage == "sample":
-                SAMPLE_REQUEST.set(request_id)
+                SAMPLE_REQUEST.set(SampleRequest(request_id, kwargs.get("priority", 0)))
             prompt = worker._decode(kwargs["prompt_ids"])
             request = Request(
                 stage, prompt, len(kwargs["prompt_ids"]), kwargs["sampling_params"], len(result.of(stage))
             )
             result.requests.append(request)
             result.ids.append((request_id, list(kwargs["prompt_ids"]), request))
+            result.priorities.setdefault(request_id, []).append(kwargs.get("priority", 0))
             said = answer(request)
             if isinstance(said, Exception):
                 raise said
@@ -171,6 +174,7 @@ async def _roll_out(config: DictConfig, answer: Answer, ground_truth: Any) -> Ro
             "raw_prompt": column([[{"role": "user", "content": f"{number} + 5"}] for number in questions]),
             "reward_model": column([{"ground_truth": ground_truth} for _ in questions]),
             "data_source": column(["test"] * 2 * N),
+            "priority": column(list(range(10, 10 + 2 * N))),  # verl's manager numbers the rows of a batch
         },
         meta_info={"global_steps": 1},
     )
@@ -223,6 +227,7 @@ def test_a_refinement_follows_its_response_to_the_server_and_begins_with_its_tok
     sampled = {request_id: prompt for request_id, prompt, request in result.ids if request.stage == "sample"}
     refined = {request_id: prompt for request_id, prompt, request in result.ids if request.stage == "refine"}
     assert sampled.keys() == refined.keys() and len(refined) == 2 * N
+    assert sorted(result.priorities.values()) == [[10 + row, 10 + row] for row in range(2 * N)]
     for request_id, prompt in refined.items():
         begun = [*sampled[request_id], *result.answers[request_id]]
         assert prompt[: len(begun)] == begun

@@ -1,5 +1,6 @@
 """Going on at the end of an epoch, and after the last step."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,7 @@ from verl.trainer.ppo.ray_trainer import RayPPOTrainer
 from verl.trainer.ppo.utils import create_rl_sampler
 
 from recipe.critique_grpo.trainer.ending import TrainingFinished
-from recipe.critique_grpo.trainer.ray_trainer import RayCritiqueGRPOTrainer
+from recipe.critique_grpo.trainer.ray_trainer import RayCritiqueGRPOTrainer, try_to_dump
 
 pytestmark = pytest.mark.unit
 ROWS, BATCH = 14, 4  # three steps an epoch, two rows left over
@@ -52,3 +53,13 @@ def test_a_finished_run_trains_no_step_beyond_its_last(monkeypatch: pytest.Monke
     with pytest.raises(TrainingFinished, match="step 7 of 7 is in run.*raise trainer.total_epochs"):
         resumed(monkeypatch, step=7, total=7)
     assert resumed(monkeypatch, step=6, total=7).global_steps == 6
+
+
+def test_a_dump_that_cannot_be_written_is_told_and_costs_no_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    try_to_dump([], str(tmp_path / "file"), 3)
+    assert f"step 3 has no rollout dump in {tmp_path / 'file'}" in capsys.readouterr().out
+    try_to_dump([], str(tmp_path / "folder"), 3)
+    assert (tmp_path / "folder/3.jsonl").exists()
