@@ -12,9 +12,11 @@ def main(config: DictConfig) -> None:
     # At SIGTERM Ray would print the stack of its C++ code; Python's own handler, which it also sets, is enough.
     os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
     from recipe.critique_grpo.startup.check import check
-    from recipe.critique_grpo.trainer.runner import train
 
     check(config)
+
+    from recipe.critique_grpo.trainer.runner import train
+
     train(config)
 
 

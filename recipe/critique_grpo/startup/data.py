@@ -5,7 +5,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig
 
 from recipe.critique_grpo.options import ConfigError, from_config
-from recipe.critique_grpo.startup.data_files import check_file, check_together
+from recipe.critique_grpo.startup.data_files import check_file, check_rows, check_together
 from recipe.critique_grpo.startup.data_prompts import first_line
 from recipe.critique_grpo.startup.weights import check_weights
 
@@ -23,12 +23,16 @@ def check_data(config: DictConfig) -> None:
     """
     data, model = config.data, config.actor_rollout_ref.model
     trains = not config.trainer.val_only
-    tokenizer = load_checked_tokenizer(model)
+    files = {option: _listed(data[option]) for option in ("val_files", "train_files")}
+    trained_on = files["train_files"] if trains else []
+    # What can be seen without the imports of the rest, which take seconds, comes first.
+    for path in dict.fromkeys(files["train_files"] + files["val_files"]):
+        check_rows(path, data.prompt_key, trained=path in trained_on)
     check_weights(model.path)
+    tokenizer = load_checked_tokenizer(model)
     check_context(config)
     reward = config.reward.custom_reward_function
     own_reward = MATH_REWARD in str(reward.path or "")
-    files = {option: _listed(data[option]) for option in ("val_files", "train_files")}
     usable: dict[str, int] = {}
     for path in dict.fromkeys(files["val_files"] + files["train_files"]):  # the same file may be both
         checked = check_file(
@@ -41,7 +45,7 @@ def check_data(config: DictConfig) -> None:
             custom_template=model.get("custom_chat_template"),
             parse_golds=own_reward,
             answer_type=(reward.get("reward_kwargs") or {}).get("answer_type"),
-            trained=trains and path in files["train_files"],
+            trained=path in trained_on,
             val_only=not trains,
         )
         usable[path] = checked.usable

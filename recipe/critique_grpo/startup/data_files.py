@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,10 @@ def check_file(
     Raises:
         ConfigError: names the file, the rows and what to change.
     """
-    rows = _read_rows(path)
-    problems = [
-        f"row {number}: {problem}" for number, row in enumerate(rows) for problem in _row_problems(row, prompt_key)
-    ]
+    rows = check_rows(path, prompt_key, trained=trained)
+    problems: list[str] = []
     prompts = CheckedPrompts(problems)
-    if max_prompt_length is not None and not problems:
+    if max_prompt_length is not None:
         try:
             prompts = check_prompts(
                 [row[prompt_key] for row in rows],
@@ -75,11 +74,33 @@ def check_file(
         (problems if trained else notes).extend(unparsable)
     if trained and not problems:
         notes += _index_notes(rows)
-    if problems:
-        shown = "\n".join(f"  - {problem}" for problem in problems[:MAX_REPORTED])
-        more = f"\n  ... and {len(problems) - MAX_REPORTED} more" if len(problems) > MAX_REPORTED else ""
-        raise ConfigError(f"{path} cannot be {'trained' if trained else 'validated'} on:\n{shown}{more}")
+    _refuse(path, problems, trained)
     return CheckedFile(len(rows) - prompts.left_out, notes)
+
+
+def check_rows(path: str, prompt_key: str, trained: bool = True) -> list[dict[str, Any]]:
+    """Every row of a file, checked as far as that needs no tokenizer and no grader, whose imports take seconds.
+
+    Raises:
+        ConfigError: names the file, the rows and what to change.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise ConfigError(f"there is no file {path} (data.train_files, data.val_files).")
+    rows = _read_rows(file, file.stat().st_mtime_ns)
+    problems = [
+        f"row {number}: {problem}" for number, row in enumerate(rows) for problem in _row_problems(row, prompt_key)
+    ]
+    _refuse(path, problems, trained)
+    return rows
+
+
+def _refuse(path: str, problems: Sequence[str], trained: bool) -> None:
+    if not problems:
+        return
+    shown = "\n".join(f"  - {problem}" for problem in problems[:MAX_REPORTED])
+    more = f"\n  ... and {len(problems) - MAX_REPORTED} more" if len(problems) > MAX_REPORTED else ""
+    raise ConfigError(f"{path} cannot be {'trained' if trained else 'validated'} on:\n{shown}{more}")
 
 
 def check_together(option: str, paths: Sequence[str]) -> None:
@@ -125,11 +146,10 @@ def _types(fields: Iterable[pa.Field], prefix: str = "") -> Iterator[tuple[str, 
             yield prefix + field.name, field.type
 
 
-def _read_rows(path: str) -> list[dict[str, Any]]:
-    if not Path(path).expanduser().is_file():
-        raise ConfigError(f"there is no file {path} (data.train_files, data.val_files).")
+@lru_cache(maxsize=4)  # a start looks at each file twice: first at what can be seen at once
+def _read_rows(path: Path, modified: int) -> list[dict[str, Any]]:
     try:
-        rows = pq.read_table(Path(path).expanduser()).to_pylist()
+        rows = pq.read_table(path).to_pylist()
     except Exception as error:  # pyarrow's errors for a broken file have no common base
         raise ConfigError(f"{path} is no readable parquet file: {error}") from error
     if not rows:

@@ -16,6 +16,8 @@ def check_weights(path: str) -> None:
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
+        if path.startswith(("/", "./", "../", "~")):
+            raise ConfigError(f"actor_rollout_ref.model.path: there is no folder {path}.")
         return
     files = sorted(folder.glob("*.safetensors"))
     index = folder / INDEX

@@ -34,6 +34,12 @@ def test_whole_weights_and_a_hub_id_are_let_through(folder: Path) -> None:
     check_weights("Qwen/Qwen2.5-Math-7B")
 
 
+@pytest.mark.parametrize("path", ["/nowhere/model", "./nowhere", "~/nowhere"])
+def test_what_looks_like_a_folder_has_to_be_one(path: str) -> None:
+    with pytest.raises(ConfigError, match=f"there is no folder {path}"):
+        check_weights(path)
+
+
 def test_a_file_that_the_index_names_is_missing(folder: Path) -> None:
     (folder / "model-2.safetensors").unlink()
     assert f"{folder} lacks model-2.safetensors" in refusal(folder)
