@@ -1,7 +1,10 @@
-"""A run that its failure budget stops, as the user sees it: real Ray, and errors that cross two actors."""
+"""How a run ends, as the user sees it: real Ray, and errors that cross two actors."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,40 +14,69 @@ REPO = Path(__file__).resolve().parents[2]
 CONFIG = REPO / "recipe" / "critique_grpo" / "config"
 
 
-def main(kind: str) -> None:
-    """Train with a task runner whose worker fails at once, as a rollout worker does."""
+def main(kind: str, folder: str) -> None:
+    """Train with a task runner whose worker fails at once, as a rollout worker does, or is waited for."""
     import ray
     from hydra import compose, initialize_config_dir
 
-    from recipe.critique_grpo.failure_budget import FailureBudgetExceeded
+    from recipe.critique_grpo.critics.failure_budget import FailureBudgetExceeded
     from recipe.critique_grpo.trainer.runner import train
 
     @ray.remote
     class Worker:
         def rollout(self) -> None:
-            raise FailureBudgetExceeded("too many") if kind == "budget" else ValueError("a bug")
+            if kind == "budget":
+                raise FailureBudgetExceeded("too many")
+            if kind == "bug":
+                raise ValueError("a bug")
+            if kind == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            Path(folder, "started").touch()
+            time.sleep(600)
 
     @ray.remote
     class Runner:
         def run(self, config: object) -> None:
             ray.get(Worker.remote().rollout.remote())
 
+    saving = ["trainer.save_freq=1", f"trainer.default_local_dir={folder}"]
     with initialize_config_dir(str(CONFIG), version_base=None):
-        train(compose("critique_grpo_trainer", overrides=["tier=cpu"]), task_runner_class=Runner)
+        train(compose("critique_grpo_trainer", overrides=["tier=cpu", *saving]), task_runner_class=Runner)
 
 
-@pytest.mark.parametrize("kind", ["budget", "bug"])
-def test_a_stop_is_one_line_and_a_bug_keeps_its_traceback(kind: str, cpu_environment: dict[str, str]) -> None:
-    environment = {**cpu_environment, "PYTHONPATH": str(REPO)}
-    command = [sys.executable, __file__, kind]
-    result = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 1
-    last = result.stderr.strip().splitlines()[-1]
-    if kind == "budget":
-        assert last == "critique_grpo: too many" and "Traceback" not in result.stderr
-    else:
-        assert last.endswith("ValueError: a bug") and "Traceback" in result.stderr
+LINES = {
+    "budget": "critique_grpo: too many",
+    "bug": "critique_grpo: ValueError: a bug",
+    "killed": "critique_grpo: a process of the run died (killed, out of memory, or crashed; see the log above): ",
+    "SIGTERM": "critique_grpo: stopped by SIGTERM.",
+    "SIGINT": "critique_grpo: stopped by Ctrl-C.",
+}
+
+
+@pytest.mark.parametrize("kind", LINES)
+def test_a_run_ends_in_three_lines(kind: str, cpu_environment: dict[str, str], tmp_path: Path) -> None:
+    environment = {**cpu_environment, "PYTHONPATH": str(REPO), "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1"}
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text("4")
+    command = [sys.executable, __file__, kind, str(tmp_path)]
+    errors = tmp_path / "errors"
+    with open(errors, "w") as file:
+        process = subprocess.Popen(command, cwd=REPO, env=environment, stdout=subprocess.DEVNULL, stderr=file)
+        if kind.startswith("SIG"):
+            deadline = time.monotonic() + 120
+            while not (tmp_path / "started").exists() and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.2)
+            process.send_signal(getattr(signal, kind))
+        started = time.monotonic()
+        assert process.wait(timeout=120) == 1
+    assert kind.startswith("SIG") is False or time.monotonic() - started < 30
+    said = errors.read_text()
+    first, second, third = said.strip().splitlines()[-3:]
+    assert first.startswith(LINES[kind])
+    assert second == f"  the last checkpoint is step 4 in {tmp_path}"
+    assert third == f"  to go on from there: python {__file__} {kind} {tmp_path}"
+    assert ("Traceback" in said) == (kind in ("bug", "killed")), "a bug keeps its traceback"
+    assert "*** SIGTERM received" not in said, "a stack of Ray's C++ code helps nobody"
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

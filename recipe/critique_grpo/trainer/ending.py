@@ -52,8 +52,8 @@ def remove_unfinished(folder: Path) -> int:
     return freed
 
 
-def what_ended_it(error: BaseException, folder: Path, freed: int = 0) -> str:
-    """The reason in one line."""
+def what_ended_it(error: BaseException, folder: Path | None, freed: int = 0) -> str:
+    """The reason in one line; ``folder`` and ``freed`` as for ``farewell``."""
     cause = root_cause(error)
     text = " ".join(str(cause).split())
     if isinstance(error, KeyboardInterrupt):
@@ -62,7 +62,7 @@ def what_ended_it(error: BaseException, folder: Path, freed: int = 0) -> str:
         return "stopped by SIGTERM." if error.code in (15, 143) else f"stopped: {error.code}."
     if isinstance(cause, FailureBudgetExceeded):
         return text
-    if is_full(folder):
+    if folder is not None and is_full(folder):
         removed = f" {freed / 2**20:.0f} MB of an unfinished checkpoint were removed." if freed else ""
         return f"the disk of {folder} is full, so a checkpoint or log could not be written.{removed} ({text:.200})"
     if isinstance(cause, OutOfMemoryError):
@@ -72,23 +72,23 @@ def what_ended_it(error: BaseException, folder: Path, freed: int = 0) -> str:
     return f"{type(cause).__name__}: {text:.600}"
 
 
-def farewell(error: BaseException, folder: Path, command: Sequence[str], freed: int = 0) -> str:
+def farewell(error: BaseException, folder: Path | None, command: Sequence[str], freed: int = 0) -> str:
     """The three lines.
 
     Args:
-        folder: ``trainer.default_local_dir``.
+        folder: ``trainer.default_local_dir``; None if nothing is saved there, and the second line is left out.
         command: what was started; the environment variable CRITIQUE_GRPO_COMMAND stands in for it, where a script has
             set it.
         freed: bytes of an unfinished checkpoint that were removed.
     """
-    step = last_checkpoint(folder)
+    step = None if folder is None else last_checkpoint(folder)
     left = "no checkpoint has been finished" if step is None else f"the last checkpoint is step {step} in {folder}"
+    left = "" if folder is None else f"\n  {left}"
     again = os.environ.get("CRITIQUE_GRPO_COMMAND") or shlex.join(command)
     goes_on = "to begin again" if step is None else "to go on from there"
-    return f"critique_grpo: {what_ended_it(error, folder, freed)}\n  {left}\n  {goes_on}: {again}"
+    return f"critique_grpo: {what_ended_it(error, folder, freed)}{left}\n  {goes_on}: {again}"
 
 
 def own_command() -> list[str]:
     """The command line of this process, as a user would type it."""
-    module = "recipe.critique_grpo.main_critique_grpo"
-    return ["python", "-m", module, *sys.argv[1:]]
+    return ["python", *sys.orig_argv[1:]]

@@ -75,16 +75,15 @@ def train(config: DictConfig, task_runner_class: Any = CritiqueGRPOTaskRunner) -
             _clean_up(before)
     if failure is None:
         return
-    if task_runner_class is not CritiqueGRPOTaskRunner:  # an evaluation or a benchmark, which has an ending of its own
-        raise failure
     cause = root_cause(failure)
     if isinstance(cause, TrainingFinished):
         print(f"critique_grpo: {cause}")
         return
-    freed = remove_unfinished(folder) if is_full(folder) else 0
-    if not isinstance(cause, FailureBudgetExceeded):  # whose message says it all
+    saves = config.trainer.save_freq > 0
+    freed = remove_unfinished(folder) if saves and is_full(folder) else 0
+    if not isinstance(cause, FailureBudgetExceeded | KeyboardInterrupt | SystemExit):  # which say it all
         traceback.print_exception(failure)
-    sys.exit(farewell(failure, folder, own_command(), freed))
+    sys.exit(farewell(failure, folder if saves else None, own_command(), freed))
 
 
 def _clean_up(before: set[Path]) -> None:

@@ -61,6 +61,13 @@ def test_without_a_checkpoint_and_with_a_script(tmp_path: Path, monkeypatch: pyt
     assert text.endswith("to begin again: bash scripts/train.sh MODEL=m")
 
 
+def test_what_saves_nothing_has_no_checkpoint_to_speak_of() -> None:
+    assert farewell(KeyboardInterrupt(), None, ["python", "x.py"]).splitlines() == [
+        "critique_grpo: stopped by Ctrl-C.",
+        "  to begin again: python x.py",
+    ]
+
+
 def test_a_full_disk_is_called_that(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """torch says "unexpected pos 51328640 vs 51328528"."""
 
