@@ -111,7 +111,8 @@ class CritiqueRefinementWorker(AgentLoopWorker):
             self._decode,
             sampling={name: self.rollout_config[name] for name in ("temperature", "top_p", "top_k")} | self._unstreamed,
             eos_token_id=self.tokenizer.eos_token_id,
-            max_model_len=self.rollout_config.max_model_len,
+            max_model_len=self.rollout_config.max_model_len
+            or getattr(self.model_config.hf_config, "max_position_embeddings", None),  # as verl's server has it
             seeded=self.options.seed_requests,
         )
 

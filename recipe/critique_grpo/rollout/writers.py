@@ -17,6 +17,7 @@ from recipe.critique_grpo.rollout.stage_clock import StageClock
 from verl_ext.abortable_client import AbortableClient
 from verl_ext.chat_client import ChatClient, ChatError, Reply
 
+ABORTED = "aborted"  # verl's word for a request that the server has given up
 #: The last request for a sample in this task: verl's agent loops choose its id, and do not tell.
 SAMPLE_REQUEST: ContextVar[SampleRequest | None] = ContextVar("critique_grpo_sample_request", default=None)
 
@@ -62,6 +63,8 @@ class PolicyWriter:
             prompt_ids=prompt.token_ids,
             sampling_params={"max_tokens": self.max_length, **params, "logprobs": self.log_probs},
         )
+        if output.stop_reason == ABORTED:
+            raise GeneratorFailed("the rollout server has aborted the request")
         log_probs = output.log_probs[: self.max_length] if self.log_probs and output.log_probs else None
         return Generated(list(output.token_ids[: self.max_length]), log_probs, output.extra_fields)
 
@@ -99,7 +102,7 @@ class PolicyChat:
         encode: chat messages -> token ids with the generation prompt.
         decode: token ids -> text without special tokens.
         sampling: parameters of every request, such as the temperature.
-        max_model_len: tokens that prompt and reply may have together; None for no limit of ours.
+        max_model_len: tokens that prompt and reply may have together; the server cuts the reply without a word.
         seeded: pass the request's seed on.
     """
 
@@ -144,6 +147,7 @@ class PolicyChat:
         )
         token_ids = list(output.token_ids)
         ended = bool(token_ids) and (len(token_ids) < max_tokens or token_ids[-1] == self.eos_token_id)
+        ended = ended and output.stop_reason != ABORTED
         return Reply(text=self.decode(token_ids), tokens=len(token_ids), finished=ended)
 
 

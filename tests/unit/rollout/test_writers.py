@@ -10,11 +10,15 @@ import pytest
 from verl.workers.rollout.replica import TokenOutput
 
 from recipe.critique_grpo.options import EndpointConfig
+from recipe.critique_grpo.rollout.refinement import RefinementPrompt
+from recipe.critique_grpo.rollout.refiner import SampleRequest
+from recipe.critique_grpo.rollout.rows import GeneratorFailed
 from recipe.critique_grpo.rollout.stage_clock import StageClock
 from recipe.critique_grpo.rollout.writers import (
     Generated,
     PolicyChat,
     PolicyClient,
+    PolicyWriter,
     endpoint_client,
     reply_token_ids,
     unstreamed,
@@ -210,3 +214,33 @@ def test_another_models_text_as_the_policys_tokens(finished: bool, max_length: i
 
 def test_an_empty_reply_is_an_end_alone() -> None:
     assert reply_token_ids(Reply("", tokens=0, finished=True), Tokenizer(), 5) == [EOS]
+
+
+# --- requests that the server gives up ------------------------------------------------------------------------------
+
+
+class Aborting:
+    """A server that gives every request up, with what it had so far."""
+
+    async def generate(self, request_id: str, **kwargs: Any) -> TokenOutput:
+        return TokenOutput(token_ids=[5, 6], stop_reason="aborted")
+
+
+def test_an_aborted_refinement_is_none() -> None:
+    write = PolicyWriter(Aborting(), 8, log_probs=False)  # type: ignore[arg-type]
+    prompt = RefinementPrompt([], [1, 2, 3], truncated=False)
+    with pytest.raises(GeneratorFailed, match="aborted"):
+        asyncio.run(write(prompt, params={}, seed=0, after=SampleRequest("a", 7)))
+
+
+def test_an_aborted_self_critique_is_not_finished() -> None:
+    chat = PolicyChat(
+        Aborting(),  # type: ignore[arg-type]
+        encode,
+        decode,
+        sampling={},
+        eos_token_id=EOS,
+        max_model_len=None,
+        seeded=False,
+    )
+    assert not asyncio.run(chat([{"role": "user", "content": "Right?"}], seed=9, max_tokens=10)).finished
