@@ -118,6 +118,27 @@ async def test_what_may_pass_is_tried_again_and_counted(fault: str) -> None:
     assert server.behaviours == [fault, fault, "incorrect"]
 
 
+async def test_the_first_refusal_is_told_at_once_and_once() -> None:
+    """Not when all retries are spent, which may take minutes; and again only after it has answered in between."""
+    seen: list[tuple[str, float]] = []
+    started = time.perf_counter()
+
+    class Clocked(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append((record.getMessage(), time.perf_counter() - started))
+
+    handler = Clocked()
+    logging.getLogger("verl_ext.chat_client").addHandler(handler)
+    try:
+        async with connected("503x3,incorrect,429,incorrect") as (_, client):
+            await ask(client)
+            await ask(client, seed=2)
+    finally:
+        logging.getLogger("verl_ext.chat_client").removeHandler(handler)
+    assert [message.rpartition(" ")[2] for message, _ in seen] == ["503", "429"]
+    assert seen[0][1] < 1, "before the first retry"
+
+
 async def test_a_hanging_server_is_left_after_the_time_out_and_tried_again() -> None:
     async with connected("hang,incorrect", timeout_s=0.3) as (server, client):
         started = time.perf_counter()
