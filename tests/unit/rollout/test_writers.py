@@ -15,6 +15,7 @@ from recipe.critique_grpo.rollout.refiner import SampleRequest
 from recipe.critique_grpo.rollout.rows import GeneratorFailed
 from recipe.critique_grpo.rollout.stage_clock import StageClock
 from recipe.critique_grpo.rollout.writers import (
+    SAMPLE_REQUEST,
     Generated,
     PolicyChat,
     PolicyClient,
@@ -89,6 +90,22 @@ def test_a_request_counts_for_its_stage(
     assert (times.seconds[name], times.idle, times.tokens[name]) == (2, 0, tokens)
     assert sum(times.seconds.values()) == 2 and sum(times.tokens.values()) == tokens
     assert served == [{"request_id": "a", "prompt_ids": [1], "sampling_params": {}}]
+
+
+def test_the_last_sample_of_a_task_is_known_to_it_and_to_no_other(served: list[dict[str, Any]]) -> None:
+    """Its refinement is sent after it; what else is asked in between does not count."""
+
+    async def row(name: str, priority: int) -> SampleRequest | None:
+        policy = client()
+        await policy.generate(name, prompt_ids=[1], sampling_params={}, priority=priority)
+        await asyncio.sleep(0)
+        await policy.generate("other", stage="critique", prompt_ids=[1], sampling_params={})
+        return SAMPLE_REQUEST.get()
+
+    async def rows() -> list[SampleRequest | None]:
+        return await asyncio.gather(*(asyncio.create_task(row(f"row {number}", number)) for number in range(3)))
+
+    assert asyncio.run(rows()) == [SampleRequest(f"row {number}", number) for number in range(3)]
 
 
 def test_a_request_that_fails_is_no_longer_under_way(served: list[dict[str, Any]]) -> None:
