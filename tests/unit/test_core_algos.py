@@ -77,8 +77,10 @@ SHAPED = {name: shaping for name, shaping in SHAPINGS.items() if shaping is not 
 def test_both_forms_of_a_shaping_are_the_same(name: str, gamma: float) -> None:
     shaping = SHAPED[name]
     close(shaping.of_log_prob(PROBS.log(), gamma), shaping.of_prob(PROBS, gamma))
-    tiny = shaping.of_log_prob(torch.tensor([-300.0, -90.0], dtype=torch.float64), gamma)
-    assert torch.isfinite(tiny).all()
+    tiny = torch.tensor([-300.0, -120.0, -90.0], requires_grad=True)  # in fp32, as in training
+    value = shaping.of_log_prob(tiny, gamma)
+    (gradient,) = torch.autograd.grad(value.sum(), tiny)
+    assert torch.isfinite(value).all() and torch.isfinite(gradient).all()
 
 
 @pytest.mark.parametrize("gamma", [0.01, 0.1, 0.9])

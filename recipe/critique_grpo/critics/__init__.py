@@ -9,7 +9,7 @@ import importlib
 import pkgutil
 
 from recipe.critique_grpo.critics.protocol import Critic, Critique, Sibling, Subject
-from recipe.critique_grpo.options import CritiqueGRPOConfig
+from recipe.critique_grpo.options import ConfigError, CritiqueGRPOConfig
 from recipe.critique_grpo.prompts import REQUESTS, Template, Templates
 from verl_ext.chat_client import Chat
 
@@ -39,5 +39,12 @@ def declared_templates() -> dict[str, Template]:
 
 
 def make_critic(options: CritiqueGRPOConfig, templates: Templates, chat: Chat | None) -> Critic:
-    """The critic that ``critique_grpo.critique.type`` names; ``chat`` is whom it asks, if it asks somebody."""
-    return critic_types()[options.critique.type](options, templates, chat)
+    """The critic that ``critique_grpo.critique.type`` names; ``chat`` is whom it asks, if it asks somebody.
+
+    Raises:
+        ConfigError: there is no such type.
+    """
+    kind, types = options.critique.type, critic_types()
+    if kind not in types:
+        raise ConfigError(f"critique_grpo.critique.type is {kind!r}; choose one of: {', '.join(types)}.")
+    return types[kind](options, templates, chat)

@@ -289,7 +289,8 @@ def test_a_folder_with_an_entry_for_each_benchmark(tmp_path: Path) -> None:
     out = ["--local_save_dir", str(tmp_path / "out"), "--local_dataset_path", str(tmp_path / "in")]
     math_benchmarks.main(["--benchmarks", "aime24", "math500", *out])
     assert len(read(tmp_path / "out/aime24.parquet")) == 5 and len(read(tmp_path / "out/math500.parquet")) == 1
-    with pytest.raises(SystemExit, match="no file or folder named aime25, amc23, minerva, olympiad_bench"):
+    others = ", ".join(one.name for one in math_benchmarks.BENCHMARKS if one.name not in ("aime24", "math500"))
+    with pytest.raises(SystemExit, match=f"no file or folder named {others}"):
         math_benchmarks.main(out)
 
 
