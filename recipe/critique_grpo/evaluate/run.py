@@ -32,7 +32,7 @@ def refuse_filter(config: DictConfig) -> None:
         raise SystemExit(f"critique_grpo: {FILTERED}")
 
 
-@hydra.main(config_path="config", config_name="critique_grpo_trainer", version_base=None)
+@hydra.main(config_path="../config", config_name="critique_grpo_trainer", version_base=None)
 def main(config: DictConfig) -> None:
     """Check versions, configuration and all benchmarks, then evaluate."""
     from recipe.critique_grpo.evaluate.plan import read_missing
