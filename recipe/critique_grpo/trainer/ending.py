@@ -58,8 +58,8 @@ def what_ended_it(error: BaseException, folder: Path | None, freed: int = 0) -> 
     text = " ".join(str(cause).split())
     if isinstance(error, KeyboardInterrupt):
         return "stopped by Ctrl-C."
-    if isinstance(error, SystemExit):
-        return "stopped by SIGTERM." if error.code in (15, 143) else f"stopped: {error.code}."
+    if isinstance(error, SystemExit):  # of Ray's handler, which exits with 1; nothing else in a run does
+        return "stopped by SIGTERM."
     if isinstance(cause, FailureBudgetExceeded):
         return text
     if folder is not None and is_full(folder):

@@ -34,7 +34,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("error", "said"),
     [
         (KeyboardInterrupt(), "stopped by Ctrl-C."),
-        (SystemExit(15), "stopped by SIGTERM."),
+        (SystemExit(1), "stopped by SIGTERM."),
         (
             in_actors(FailureBudgetExceeded("too many fallbacks: mend the judge.")),
             "too many fallbacks: mend the judge.",
