@@ -16,6 +16,8 @@ CONFIG = REPO / "recipe" / "critique_grpo" / "config"
 
 def main(kind: str, folder: str) -> None:
     """Train with a task runner whose worker fails at once, as a rollout worker does, or is waited for."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts in the background ignore it
+
     import ray
     from hydra import compose, initialize_config_dir
 
