@@ -26,10 +26,27 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
 
 
+def state(run: Path, step: int) -> dict[str, torch.Tensor]:
+    """Weights and Adam's moments of a checkpoint."""
+    folder = run / "checkpoints" / f"global_step_{step}" / "actor"
+    found: dict[str, torch.Tensor] = {}
+    for kind in ("model", "optim"):
+        saved = torch.load(folder / f"{kind}_world_size_1_rank_0.pt", weights_only=False)
+        for name, value in (saved if kind == "model" else saved["state"]).items():
+            parts = value if isinstance(value, dict) else {"": value}
+            for part, tensor in parts.items():
+                found[f"{kind} {name} {part}"] = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return found
+
+
 def test_training_is_killed_and_goes_on(tmp_path: Path, overrides: list[str], cpu_environment: dict[str, str]) -> None:
+    (tmp_path / "current").write_text("peers")  # a quarter is right by luck, so that there is something to learn
     command = [
         *TRAIN,
         *overrides,
+        "critique_grpo.refinement.trigger=always",
+        f"reward.custom_reward_function.path={REPO}/tests/e2e/rewards.py",
+        f"+reward.custom_reward_function.reward_kwargs.current={tmp_path}/current",
         f"critique_grpo.dump_dir={tmp_path}/rollouts",
         f"trainer.default_local_dir={tmp_path}/checkpoints",
         "trainer.save_freq=1",
@@ -53,6 +70,7 @@ def test_training_is_killed_and_goes_on(tmp_path: Path, overrides: list[str], cp
         process.wait()
     latest.write_text("1")  # as if it had come before the second checkpoint, so that a step can be compared
     second = (tmp_path / "rollouts" / "2.jsonl").read_text()
+    trained = state(tmp_path, 2)
 
     resumed = {**cpu_environment, "VERL_FILE_LOGGER_PATH": str(tmp_path / "metrics.2.jsonl")}
     shared_memory = segments()
@@ -61,7 +79,10 @@ def test_training_is_killed_and_goes_on(tmp_path: Path, overrides: list[str], cp
     steps = lines(tmp_path / "metrics.2.jsonl")
     assert [entry["step"] for entry in steps] == [2, 3]
     assert (tmp_path / "rollouts" / "2.jsonl").read_text() == second, "resumed, a step samples what it sampled before"
+    again = state(tmp_path, 2)
+    assert trained.keys() == again.keys() and all(torch.equal(trained[name], again[name]) for name in trained)
     before = lines(logged)[1]["data"]
+    assert before["actor/grad_norm"] == steps[0]["data"]["actor/grad_norm"] > 0
     for name in ("critique_grpo/entropy_initial", "critique_grpo/entropy_refined", "critique_grpo/shaping_ratio_mean"):
         assert steps[0]["data"][name] == pytest.approx(before[name], rel=1e-5), name
     last = steps[-1]["data"]
@@ -82,12 +103,12 @@ def test_training_is_killed_and_goes_on(tmp_path: Path, overrides: list[str], cp
     groups = lines(tmp_path / "rollouts" / "3.jsonl")
     assert len(groups) == 6
     assert all([response["outcome"] for response in group["responses"]].count("selected") == 1 for group in groups)
-    assert all(group["reason"].startswith("refined, trigger all_failed: 0 of 4") for group in groups)
+    assert all(group["reason"].startswith("refined, trigger always: ") for group in groups)
     assert all(response["critique"] for group in groups for response in group["responses"])
 
-    again = run_logged(command, tmp_path / "again.log", resumed, timeout=600)
-    assert f"training is finished: step 3 of 3 is in {tmp_path}/checkpoints" in again
-    assert "Traceback" not in again and latest.read_text() == "3"
+    finished = run_logged(command, tmp_path / "again.log", resumed, timeout=600)
+    assert f"training is finished: step 3 of 3 is in {tmp_path}/checkpoints" in finished
+    assert "Traceback" not in finished and latest.read_text() == "3"
 
     model = tmp_path / "model"
     exporting = {**cpu_environment, "PYTHON": sys.executable}
@@ -95,9 +116,9 @@ def test_training_is_killed_and_goes_on(tmp_path: Path, overrides: list[str], cp
         ["bash", "scripts/export.sh", str(tmp_path), str(model)], tmp_path / "export.log", exporting, timeout=120
     )
     shard = tmp_path / "checkpoints/global_step_3/actor/model_world_size_1_rank_0.pt"
-    trained = {name: tensor.to_local() for name, tensor in torch.load(shard, weights_only=False).items()}
+    weights = {name: tensor.to_local() for name, tensor in torch.load(shard, weights_only=False).items()}
     exported = load_file(model / "model.safetensors")
-    assert exported and all(torch.equal(tensor, trained[name]) for name, tensor in exported.items())
+    assert exported and all(torch.equal(tensor, weights[name]) for name, tensor in exported.items())
     assert json.loads((model / "config.json").read_text())["dtype"] == "float32"
 
 
