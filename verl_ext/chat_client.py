@@ -10,22 +10,19 @@ The API key is read from the environment. It is in no message, repr, log line or
 """
 
 import asyncio
-import functools
 import hashlib
 import json
 import logging
 import os
 import re
-import sqlite3
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
-import diskcache
-import openai
-
+from verl_ext.json_cache import CacheError, JSONCache
 from verl_ext.turnstile import Turnstile
+
+if TYPE_CHECKING:
+    import openai  # takes half a second; where no endpoint is asked, no process imports it
 
 MAX_PAUSE_S = 120.0
 """openai's longest pause before a retry: a ``Retry-After`` up to this is waited for, after a longer one it gives up."""
@@ -35,10 +32,8 @@ PLACEHOLDER_KEY = "EMPTY"
 
 _OWN_FIELDS = {"model", "messages", "seed", "n", "stream", "max_tokens", "max_completion_tokens"}
 _URL = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?(/[^\s?#]*)?", re.ASCII | re.IGNORECASE)
-_CACHE_ERRORS = (sqlite3.Error, diskcache.Timeout, OSError, ValueError, TypeError)
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -150,6 +145,8 @@ class ChatClient:
         self.model = model
         self._sampling = dict(sampling)
         self._key = api_key(base_url, api_key_env)
+        import openai
+
         self._client = openai.AsyncOpenAI(
             base_url=base_url,
             api_key=self._key,
@@ -162,7 +159,10 @@ class ChatClient:
         self._limit_s = (max_retries + 1) * timeout_s + max_retries * MAX_PAUSE_S
         self._slots = asyncio.Semaphore(max_concurrency)
         self._turnstile = Turnstile()
-        self._cache = None if cache_dir is None else _ReplyCache(cache_dir)
+        try:
+            self._cache = None if cache_dir is None else JSONCache(cache_dir)
+        except CacheError as error:
+            raise ChatError(f"cache_dir {error}") from error
 
     def __repr__(self) -> str:
         return f"ChatClient({self.model!r} at {self._endpoint})"
@@ -176,13 +176,13 @@ class ChatClient:
         await self._turnstile.wait()  # sending takes 2-3 ms of CPU, and many at once would block the loop
         body = {**self._sampling, "seed": seed, "max_completion_tokens": max_tokens}
         key = _digest({"endpoint": self._endpoint, "model": self.model, "messages": messages, **body})
-        if self._cache is not None and (known := await self._cache.get(key)) is not None:
+        if self._cache is not None and (known := _known(await self._cache.get(key))) is not None:
             return known
         async with self._slots:
             await self._turnstile.wait()  # sending takes 2-3 ms of CPU, and many at once would block the loop
             reply = await self._send(messages, body)
         if self._cache is not None and reply.finished:
-            await self._cache.put(key, reply)
+            await self._cache.put(key, asdict(reply))
         return reply
 
     async def close(self) -> None:
@@ -198,6 +198,8 @@ class ChatClient:
         self._warned = response.status_code >= 400
 
     async def _send(self, messages: list[dict[str, str]], body: dict[str, Any]) -> Reply:
+        import openai
+
         # All but messages and model go as extra fields, so that a server's own options (top_k, ...) may be among them.
         request = self._client.chat.completions.with_raw_response.create(
             model=self.model,
@@ -256,9 +258,17 @@ def _read(content: bytes) -> Reply:
     return Reply(text, tokens if isinstance(tokens, int) else 0, finished=reason != "length")
 
 
-def _retries(error: openai.APIStatusError | openai.APIConnectionError) -> int:
+def _retries(error: "openai.APIStatusError | openai.APIConnectionError") -> int:
     """How often openai tried again; it numbers its requests in a header."""
     return int(error.request.headers.get("x-stainless-retry-count", "0"))
+
+
+def _known(entry: Any) -> Reply | None:
+    """A reply from the cache; None where it has none, or one that this version does not understand."""
+    try:
+        return None if entry is None else Reply(**{**entry, "retries": 0, "cached": True})
+    except TypeError:
+        return None
 
 
 def _after(retries: int) -> str:
@@ -267,48 +277,3 @@ def _after(retries: int) -> str:
 
 def _digest(request: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
-
-
-class _JSONDisk(diskcache.JSONDisk):
-    """JSON alone: diskcache would unpickle an entry that claims to be a pickle, and folders are shared."""
-
-    def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> Any:
-        if mode == diskcache.core.MODE_PICKLE:
-            raise ValueError("a pickle in a cache of JSON")
-        return super().fetch(mode, filename, value, read)
-
-
-class _ReplyCache:
-    """Replies on disk, keyed by a digest of the request. Never evicts; an unreadable entry counts as missing.
-
-    One thread of its own does all reading and writing, so the event loop never waits for a disk.
-    """
-
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="reply-cache")
-        try:
-            self._store = self._thread.submit(diskcache.Cache, folder, disk=_JSONDisk, eviction_policy="none").result()
-        except _CACHE_ERRORS as error:
-            raise ChatError(f"cache_dir {folder} cannot be used ({error}): choose or empty another folder.") from error
-
-    async def get(self, key: str) -> Reply | None:
-        entry = await self._run(functools.partial(self._store.get, key), None)
-        try:
-            return None if entry is None else Reply(**{**entry, "retries": 0, "cached": True})
-        except TypeError:
-            return None
-
-    async def put(self, key: str, reply: Reply) -> None:
-        await self._run(functools.partial(self._store.set, key, asdict(reply)), False)
-
-    async def close(self) -> None:
-        await self._run(self._store.close, None)
-        self._thread.shutdown()
-
-    async def _run(self, call: Callable[[], T], otherwise: T) -> T:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
-        except _CACHE_ERRORS as error:  # a cache that fails costs requests, never the run
-            logger.warning("reply cache %s: %s", self._folder, error)
-            return otherwise
