@@ -18,6 +18,8 @@ SELECTIONS = ("random", "best", "shortest", "likeliest")
 GENERATORS = ("policy", "endpoint")
 REWARD_SOURCES = ("rule", "critique")
 SET_WEIGHTS = ("equal", "per_set")
+SKIPS = ("auto", "never")
+GROUPINGS = ("whole", "split")
 
 
 class ConfigError(ValueError):
@@ -85,6 +87,21 @@ class LossConfig:
 
 
 @dataclass
+class SkipConfig:
+    """``critique_grpo.skip``: what a step leaves out where that cannot change the weights."""
+
+    old_log_prob: str = "auto"
+    zero_advantage: str = "auto"
+
+
+@dataclass
+class BatchingConfig:
+    """``critique_grpo.batching``: which rows an update puts together."""
+
+    groups: str = "whole"
+
+
+@dataclass
 class CritiqueGRPOConfig:
     """Everything under ``critique_grpo`` in the YAML."""
 
@@ -94,6 +111,8 @@ class CritiqueGRPOConfig:
     generator: EndpointConfig = field(default_factory=EndpointConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    skip: SkipConfig = field(default_factory=SkipConfig)
+    batching: BatchingConfig = field(default_factory=BatchingConfig)
     seed: int = 42
     seed_requests: bool = False
     dump_dir: str | None = None
@@ -133,6 +152,9 @@ def from_config(config: DictConfig) -> CritiqueGRPOConfig:
     _one_of("refinement.generator", options.refinement.generator, GENERATORS)
     _one_of("reward.source", options.reward.source, REWARD_SOURCES)
     _one_of("loss.set_weights", options.loss.set_weights, SET_WEIGHTS)
+    _one_of("skip.old_log_prob", options.skip.old_log_prob, SKIPS)
+    _one_of("skip.zero_advantage", options.skip.zero_advantage, SKIPS)
+    _one_of("batching.groups", options.batching.groups, GROUPINGS)
     _check_critique(options.critique)
     if options.reward.timeout_s is not None and not options.reward.timeout_s > 0:
         raise ConfigError(f"critique_grpo.reward.timeout_s is {options.reward.timeout_s}; use seconds, or null.")

@@ -14,6 +14,7 @@ from tensordict import TensorDict
 from torch import Tensor
 from verl.trainer.ppo.core_algos import agg_loss, register_policy_loss
 from verl.workers.utils.losses import ppo_loss
+from verl.workers.utils.padding import no_padding_2_padding
 
 from recipe.critique_grpo.core_algos import compute_shaped_token_loss, token_ratio
 from recipe.critique_grpo.options import LOSS_MODE, LossConfig
@@ -26,6 +27,7 @@ class MixedRows:
     refinement_mask: Tensor
     weight: Tensor
     options: LossConfig
+    on_policy: bool  # the policy has not moved since it sampled: old log-probs are the log-probs
 
 
 _mixed_rows: ContextVar[MixedRows] = ContextVar("critique_grpo_mixed_rows")
@@ -44,6 +46,8 @@ def shaped_policy_loss(
     """verl's policy-loss signature around ``compute_shaped_token_loss`` and ``agg_loss``."""
     rows = _mixed_rows.get()
     options = rows.options
+    if rows.on_policy:
+        old_log_prob = log_prob.detach()
     losses = compute_shaped_token_loss(
         old_log_prob,
         log_prob,
@@ -76,7 +80,13 @@ def shaped_policy_loss(
 
 
 def critique_grpo_loss(
-    config: Any, model_output: dict, data: TensorDict, dp_group: Any = None, *, options: LossConfig
+    config: Any,
+    model_output: dict,
+    data: TensorDict,
+    dp_group: Any = None,
+    *,
+    options: LossConfig,
+    on_policy: bool = False,
 ) -> tuple[Tensor, dict[str, Any]]:
     """Loss function of the actor worker: verl's ``ppo_loss`` with the mask of this micro-batch in reach.
 
@@ -85,8 +95,55 @@ def critique_grpo_loss(
         data: micro-batch; ``refinement_mask`` (bs,) and ``loss_weight`` (bs,) beside verl's fields.
         options: ``critique_grpo.loss`` of the recipe's configuration.
     """
-    token = _mixed_rows.set(MixedRows(data["refinement_mask"], data["loss_weight"], options))
+    mask = data["refinement_mask"]
+    if on_policy and not config.entropy_coeff:  # a metric, and no part of the loss
+        model_output = {**model_output, "entropy": model_output["entropy"].detach()}
+    token = _mixed_rows.set(MixedRows(mask, data["loss_weight"], options, on_policy))
     try:
-        return ppo_loss(config, model_output, data, dp_group)
+        loss, metrics = ppo_loss(config, model_output, data, dp_group)
     finally:
         _mixed_rows.reset(token)
+    if on_policy:
+        metrics.update(_entropy_sums(no_padding_2_padding(model_output["entropy"].detach(), data), data))
+    return loss, metrics
+
+
+def _entropy_sums(entropy: Tensor, data: TensorDict) -> dict[str, float]:
+    response_mask = data["response_mask"]
+    if response_mask.is_nested:
+        response_mask = response_mask.to_padded_tensor(0, output_size=entropy.shape)
+    initial = response_mask * ~data["refinement_mask"].unsqueeze(-1)
+    refined = response_mask * data["refinement_mask"].unsqueeze(-1)
+    return {
+        "entropy_initial_sum": (entropy * initial).sum().item(),
+        "entropy_refined_sum": (entropy * refined).sum().item(),
+        "initial_tokens": initial.sum().item(),
+    }
+
+
+def means_of_sums(metrics: dict[str, Any], computed: float) -> dict[str, float]:
+    """Take the loss function's sums and counts out of an update's metrics; returns the means that they stand for.
+
+    Args:
+        metrics: of ``_update_actor``; values are lists, one entry a micro-batch, or numbers.
+        computed: share of the batch's rows that the update computed; means are over these.
+    """
+    sums = {name: _average(metrics.pop(f"actor/{name}")) for name in SUMS if f"actor/{name}" in metrics}
+    means = {}
+    for name, total, count in (
+        ("shaping_ratio_mean", "shaping_ratio_sum", "refinement_tokens"),
+        ("entropy_refined", "entropy_refined_sum", "refinement_tokens"),
+        ("entropy_initial", "entropy_initial_sum", "initial_tokens"),
+    ):
+        if total in sums and sums[count]:
+            means[f"critique_grpo/{name}"] = sums[total] / sums[count]
+    if "entropy_initial_sum" in sums:  # verl logs this one from the pass for old log-probs
+        means["actor/entropy"] = _average(metrics.pop("actor/entropy_loss")) / computed
+    return means
+
+
+SUMS = ("shaping_ratio_sum", "refinement_tokens", "entropy_initial_sum", "entropy_refined_sum", "initial_tokens")
+
+
+def _average(values: Any) -> float:
+    return sum(values) / len(values) if isinstance(values, list) else float(values)

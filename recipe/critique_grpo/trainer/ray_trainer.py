@@ -17,7 +17,15 @@ from recipe.critique_grpo.reward import FLAGS
 from recipe.critique_grpo.rollout.records import GroupRecord, dump_rollout, rollout_metrics
 from recipe.critique_grpo.rollout.stage_clock import stage_metrics
 from recipe.critique_grpo.trainer.ending import TrainingFinished
-from recipe.critique_grpo.trainer.policy_loss import critique_grpo_loss
+from recipe.critique_grpo.trainer.policy_loss import critique_grpo_loss, means_of_sums
+from recipe.critique_grpo.trainer.savings import (
+    MINI_BATCH_ROWS,
+    let_update_report_entropy,
+    old_log_probs_are_needless,
+    rows_to_update,
+    rows_without_advantage_are_needless,
+    with_mini_batch_rows,
+)
 
 register_adv_est("critique_grpo")(compute_mixed_group_advantage)
 
@@ -32,6 +40,11 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
         super().__init__(config, *args, **kwargs)
         self.options = from_config(config)
         self.shaped = config.actor_rollout_ref.actor.policy_loss.loss_mode == LOSS_MODE
+        skip = self.options.skip
+        self.on_policy = self.shaped and skip.old_log_prob == "auto" and old_log_probs_are_needless(config)
+        self.drops_rows = self.shaped and skip.zero_advantage == "auto" and rows_without_advantage_are_needless(config)
+        if self.on_policy:
+            let_update_report_entropy(config)
         self._step_metrics: dict[str, float] = {}
 
     def init_workers(self) -> None:
@@ -39,8 +52,9 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
         super().init_workers()
         if self.shaped:
             actor_config = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
-            loss = partial(critique_grpo_loss, config=actor_config, options=self.options.loss)
+            loss = partial(critique_grpo_loss, config=actor_config, options=self.options.loss, on_policy=self.on_policy)
             self.actor_rollout_wg.set_loss_fn(loss)
+            self.actor_rollout_wg.update_actor = with_mini_batch_rows(self.actor_rollout_wg.update_actor)
 
     def _load_checkpoint(self) -> None:
         """As verl's; and no step beyond the last, and no epoch in the order of the first.
@@ -61,7 +75,19 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
         if steps == 0:
             skip_epochs(self.train_dataloader.sampler, epochs)
 
+    def _balance_batch(self, batch: DataProto, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        """As verl's; by ``batching.groups=whole`` a group stays in one mini-batch and on one rank, if that divides."""
+        actor, ranks = self.config.actor_rollout_ref.actor, self._get_dp_size(self.actor_rollout_wg, "actor")
+        divides = not self.config.data.train_batch_size % ranks and not actor.ppo_mini_batch_size % ranks
+        # verl's switch for its group-balanced partition; nothing else reads the trainer's copy of it.
+        whole = self.shaped and self.options.batching.groups == "whole" and divides
+        self.use_prefix_grouper = whole or actor.get("use_prefix_grouper", False)
+        super()._balance_batch(batch, metrics, *args, **kwargs)
+
     def _compute_old_log_prob(self, batch: DataProto) -> tuple[DataProto, float]:
+        if self.on_policy:  # the loss does without, and the update reports the entropy
+            nothing = torch.zeros_like(batch.batch["response_mask"], dtype=torch.float32)
+            return DataProto.from_single_dict({"old_log_probs": nothing, "entropys": nothing.clone()}), 0.0
         old_log_prob, mfu = super()._compute_old_log_prob(batch)
         if self.shaped:
             neutralise_refinements(batch, old_log_prob.batch["old_log_probs"])
@@ -77,25 +103,44 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
             if self.options.loss.set_weights == "per_set"
             else mask.new_ones(mask.shape).float()
         )
-        output = super()._update_actor(batch)
-        output.meta_info["metrics"].update(self._stage_metrics(output.meta_info["metrics"]))
+        updated = self._needed_rows(batch)
+        output = super()._update_actor(updated)
+        metrics = output.meta_info["metrics"]
+        metrics.update(means_of_sums(metrics, computed=len(updated) / len(batch)))
+        metrics.update(self._stage_metrics())
         for flag in FLAGS:
             if flag in batch.non_tensor_batch:
-                output.meta_info["metrics"][f"critique_grpo/{flag}"] = float(batch.non_tensor_batch[flag].mean())
+                metrics[f"critique_grpo/{flag}"] = float(batch.non_tensor_batch[flag].mean())
         return output
 
-    def _stage_metrics(self, actor_metrics: dict[str, Any]) -> dict[str, float]:
-        """Metrics of this step's rollout stage and shaping; also writes the rollout dump."""
+    def _needed_rows(self, batch: DataProto) -> DataProto:
+        """The rows that the update must compute."""
+        needed = (batch.batch["advantages"] * batch.batch["response_mask"]).bool().any(dim=-1)
+        self._step_metrics["critique_grpo/zero_advantage_fraction"] = 1 - needed.float().mean().item()
+        if not self.drops_rows:
+            return batch
+        actor = self.config.actor_rollout_ref.actor
+        mini_batches = self.config.data.train_batch_size // actor.ppo_mini_batch_size
+        rows = rows_to_update(
+            needed,
+            batch.batch["attention_mask"].sum(-1),
+            batch.non_tensor_batch["uid"],
+            ranks=self._get_dp_size(self.actor_rollout_wg, "actor"),
+            mini_batches=mini_batches,
+            multiple=1 if actor.use_dynamic_bsz else actor.ppo_micro_batch_size_per_gpu,
+        )
+        fewer = batch.select_idxs(rows)
+        fewer.meta_info = {**batch.meta_info, MINI_BATCH_ROWS: len(rows) // mini_batches}
+        return fewer
+
+    def _stage_metrics(self) -> dict[str, float]:
+        """Metrics of this step's rollout stage; also writes the rollout dump."""
         records, times = self.async_rollout_manager.take_records()
         if self.options.dump_dir:  # in verl's own thread for dumps: no step waits for a disk
             step = self.global_steps
             self._dump_executor.submit(try_to_dump, records, self.options.dump_dir, step)
         metrics = {**self._step_metrics, **rollout_metrics(records), **stage_metrics(times)}
         self._step_metrics = {}
-        ratio_sum = _average(actor_metrics.pop("actor/shaping_ratio_sum"))
-        tokens = _average(actor_metrics.pop("actor/refinement_tokens"))
-        if tokens:
-            metrics["critique_grpo/shaping_ratio_mean"] = ratio_sum / tokens
         return metrics
 
 
@@ -127,10 +172,6 @@ def skip_epochs(sampler: Iterable[int], epochs: int) -> None:
     for _ in range(epochs):
         for _ in sampler:
             pass
-
-
-def _average(values: Any) -> float:
-    return sum(values) / len(values) if isinstance(values, list) else float(values)
 
 
 def _entropies(entropy: Tensor, batch: Any) -> dict[str, float]:

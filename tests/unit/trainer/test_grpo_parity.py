@@ -33,6 +33,7 @@ RECIPE = {
 }
 CPU_TIER = {
     "actor_rollout_ref.model.use_remove_padding": False,
+    "actor_rollout_ref.model.external_lib": "verl_ext.cpu.engine",
     "actor_rollout_ref.model.enable_gradient_checkpointing": False,
     "actor_rollout_ref.model.override_config.attn_implementation": "sdpa",
     "actor_rollout_ref.actor.strategy": "fsdp2",
