@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import ray
+import savings
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
@@ -68,6 +69,7 @@ def probe(trainer: Any) -> None:
     refinements_only.batch["advantages"] *= batch.batch["refinement_mask"].unsqueeze(-1)
     for name, rows in (("mixed", batch), ("refinements_only", refinements_only), ("plain", plain)):
         result[name] = {gamma: update(trainer, rows, gamma) for gamma in (0.1, 0.5)}
+    result["savings"] = savings.compare(trainer, batch)
     Path(paths.result).write_text(json.dumps(result), encoding="utf-8")
 
 
@@ -208,6 +210,7 @@ def with_advantages(trainer: Any, batch: DataProto) -> DataProto:
     """The batch with old log-probs, and with rewards that make every refinement right: a random model never is."""
     batch.meta_info["global_token_num"] = batch.batch["attention_mask"].sum(-1).tolist()
     batch.meta_info["temperature"] = 1.0
+    trainer.on_policy = False  # for runs that need old log-probs; they are left out in savings.py
     batch = batch.union(trainer._compute_old_log_prob(batch)[0])
     rewards = torch.zeros_like(batch.batch["rm_scores"])
     rewards[:, 0] = batch.batch["refinement_mask"].float()
@@ -236,7 +239,11 @@ def update(trainer: Any, batch: DataProto, gamma: float) -> dict[str, float]:
 def main() -> None:
     result, batch, *overrides = sys.argv[1:]
     with initialize_config_dir(str(CONFIG), version_base=None):
-        config = compose("critique_grpo_trainer", overrides=[*overrides, "actor_rollout_ref.actor.optim.lr=0.0"])
+        # The weights stay what they are, and Adam's first moment is the last gradient.
+        still = [
+            f"actor_rollout_ref.actor.optim.{setting}" for setting in ("lr=0.0", "betas=[0.0,0.999]", "clip_grad=1e9")
+        ]
+        config = compose("critique_grpo_trainer", overrides=[*overrides, *still])
     with open_dict(config):
         config.probe = {"result": result, "batch": batch, "batch_exists": Path(batch).exists()}
         # Texts travel with the records only when they are dumped, and this probe reads them.

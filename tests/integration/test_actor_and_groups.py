@@ -22,7 +22,7 @@ def one_rank(folder: Path, overrides: list[str], cpu_environment: dict[str, str]
     command = [sys.executable, str(PROBE), str(folder / "one.json"), str(folder / "batch.pt"), *overrides]
     command += ["actor_rollout_ref.rollout.agent.num_workers=3", "actor_rollout_ref.rollout.max_model_len=2048"]
     command += ["actor_rollout_ref.rollout.disable_log_stats=false"]
-    run_logged(command, folder / "one.log", cpu_environment, timeout=600)
+    run_logged(command, folder / "one.log", {**cpu_environment, "PYTHONPATH": str(PROBE.parent)}, timeout=600)
     return json.loads((folder / "one.json").read_text())
 
 
@@ -59,7 +59,8 @@ def two_ranks(
     command = [sys.executable, str(PROBE), str(folder / "two.json"), str(folder / "batch.pt"), *overrides]
     command += ["trainer.n_gpus_per_node=2", "critique_grpo.check_data=false"]
     command += ["actor_rollout_ref.rollout.max_model_len=1024", "actor_rollout_ref.rollout.disable_log_stats=false"]
-    run_logged(command, folder / "two.log", {**cpu_environment, "VLLM_CPU_OMP_THREADS_BIND": "nobind"}, timeout=600)
+    environment = {**cpu_environment, "VLLM_CPU_OMP_THREADS_BIND": "nobind", "PYTHONPATH": str(PROBE.parent)}
+    run_logged(command, folder / "two.log", environment, timeout=600)
     return json.loads((folder / "two.json").read_text())
 
 
@@ -77,3 +78,19 @@ def test_two_ranks_give_the_loss_of_one(one_rank: dict[str, Any], two_ranks: dic
         for gamma in ("0.1", "0.5"):
             assert two_ranks[rows][gamma]["loss"] == pytest.approx(one_rank[rows][gamma]["loss"], rel=1e-4, abs=1e-7)
             assert two_ranks[rows][gamma]["grad_norm"] == pytest.approx(one_rank[rows][gamma]["grad_norm"], rel=1e-3)
+
+
+@pytest.mark.parametrize("ranks", ["one_rank", "two_ranks"])
+def test_what_a_step_leaves_out_changes_no_gradient(ranks: str, request: pytest.FixtureRequest) -> None:
+    found = request.getfixturevalue(ranks)["savings"]
+    nothing, whole = found.pop("nothing to learn"), found.pop("whole groups")
+    assert len(found) == 8
+    for name, measured in found.items():
+        print(f"{ranks}, {name}: {measured}")
+        assert measured["largest"] > 1e-4
+        assert measured["difference"] < min(1e-6, 1e-3 * measured["largest"]), name
+        assert measured["zero_advantage_fraction"] == 0.5
+        assert ("old_log_prob" in name or "all" in name) == (measured["entropy"] is not None)
+    assert nothing["largest"] == 0
+    assert whole["groups"] == 3, "of six, with two mini-batches"
+    assert whole["difference"] < min(1e-6, 1e-3 * whole["largest"])

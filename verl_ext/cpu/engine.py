@@ -118,6 +118,8 @@ def can_share(config: Any) -> bool:
 
 
 def _takes_shared(data: TensorDict) -> bool:
+    if not tu.get_non_tensor_data(data, "share_prompts", default=True):  # the caller may say no
+        return False
     plain = not any(tu.get_non_tensor_data(data, name, default=False) for name in NOT_SHARED)
     return plain and "prompts" in data and "responses" in data and data["position_ids"].dim() == 2
 

@@ -10,6 +10,7 @@ from verl import DataProto
 from verl.trainer.ppo.core_algos import register_adv_est
 from verl.trainer.ppo.ray_trainer import RayPPOTrainer
 from verl.utils.config import omega_conf_to_dataclass
+from verl.workers.utils.losses import ppo_loss
 
 from recipe.critique_grpo.core_algos import compute_mixed_group_advantage, refinement_set_weights
 from recipe.critique_grpo.options import LOSS_MODE, from_config
@@ -38,23 +39,36 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
-        self.options = from_config(config)
-        self.shaped = config.actor_rollout_ref.actor.policy_loss.loss_mode == LOSS_MODE
+        self.take_options()
+
+    def take_options(self) -> None:
+        """Read the configuration: what this recipe adds to verl's training, and what a step leaves out."""
+        self.options = from_config(self.config)
+        self.shaped = self.config.actor_rollout_ref.actor.policy_loss.loss_mode == LOSS_MODE
         skip = self.options.skip
-        self.on_policy = self.shaped and skip.old_log_prob == "auto" and old_log_probs_are_needless(config)
-        self.drops_rows = self.shaped and skip.zero_advantage == "auto" and rows_without_advantage_are_needless(config)
+        self.on_policy = self.shaped and skip.old_log_prob == "auto" and old_log_probs_are_needless(self.config)
+        self.drops_rows = (
+            self.shaped and skip.zero_advantage == "auto" and rows_without_advantage_are_needless(self.config)
+        )
         if self.on_policy:
-            let_update_report_entropy(config)
+            let_update_report_entropy(self.config)
         self._step_metrics: dict[str, float] = {}
 
     def init_workers(self) -> None:
-        """Start verl's workers, then give the actor the shaped loss (equation 5; see ``policy_loss.py``)."""
+        """Start verl's workers, then give the actor its loss."""
         super().init_workers()
+        self.actor_rollout_wg.update_actor = with_mini_batch_rows(self.actor_rollout_wg.update_actor)
         if self.shaped:
-            actor_config = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
-            loss = partial(critique_grpo_loss, config=actor_config, options=self.options.loss, on_policy=self.on_policy)
-            self.actor_rollout_wg.set_loss_fn(loss)
-            self.actor_rollout_wg.update_actor = with_mini_batch_rows(self.actor_rollout_wg.update_actor)
+            self.install_loss()
+
+    def install_loss(self) -> None:
+        """Give the actor the shaped loss (equation 5; see ``policy_loss.py``), or verl's as configured."""
+        config = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
+        self.actor_rollout_wg.set_loss_fn(
+            partial(critique_grpo_loss, config=config, options=self.options.loss, on_policy=self.on_policy)
+            if self.shaped
+            else partial(ppo_loss, config=config)
+        )
 
     def _load_checkpoint(self) -> None:
         """As verl's; and no step beyond the last, and no epoch in the order of the first.

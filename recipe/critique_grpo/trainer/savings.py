@@ -38,8 +38,13 @@ def old_log_probs_are_needless(config: DictConfig) -> bool:
         and not config.algorithm.use_kl_in_reward
         and not rollout.calculate_log_probs
         and not actor.get("calculate_sum_pi_squared", False)
-        and (actor.get("router_replay") or {}).get("mode", "disabled") == "disabled"
+        and not any(_replays_routing(actor.get(engine)) for engine in ("megatron", "veomni"))
     )
+
+
+def _replays_routing(engine: DictConfig | None) -> bool:
+    replay = None if engine is None else engine.get("router_replay")
+    return replay is not None and replay.get("mode", "disabled") != "disabled"
 
 
 def let_update_report_entropy(config: DictConfig) -> None:

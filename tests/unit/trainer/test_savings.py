@@ -103,7 +103,7 @@ TWO = f"{ACTOR}.ppo_mini_batch_size=4"
         ([ONE, "algorithm.use_kl_in_reward=true"], False),
         ([ONE, "actor_rollout_ref.rollout.calculate_log_probs=true"], False),
         ([ONE, f"{ACTOR}.calculate_sum_pi_squared=true"], False),
-        ([ONE, f"+{ACTOR}.router_replay.mode=R2"], False),
+        ([ONE, f"+{ACTOR}.megatron.router_replay.mode=R2"], False),
         ([ONE, f"{ACTOR}.use_kl_loss=true", f"{ACTOR}.entropy_coeff=0.1"], True),
     ],
 )

@@ -1,0 +1,172 @@
+"""Compare a training step with verl's own GRPO step, and each saving by itself, in alternating rounds of one start.
+
+    python -m recipe.critique_grpo.bench.step --model MODEL --data train.parquet --out outputs/bench_step
+
+A round takes one step with every design, from the same weights on the same data, so all of them sample the same.
+"""
+
+import argparse
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import ray
+from verl import DataProto
+
+from recipe.critique_grpo.trainer.in_turn import InTurnTrainer, train_in_turn
+from recipe.critique_grpo.trainer.runner import run_task
+
+NEVER = ["critique_grpo.skip.old_log_prob=never", "critique_grpo.skip.zero_advantage=never"]
+GRPO = [
+    "critique_grpo.refinement.num=0",
+    "algorithm.adv_estimator=grpo",
+    "algorithm.norm_adv_by_std_in_grpo=true",
+    "actor_rollout_ref.actor.policy_loss.loss_mode=vanilla",
+    "actor_rollout_ref.actor.loss_agg_mode=token-mean",
+    "actor_rollout_ref.actor.loss_scale_factor=null",
+]
+"""What ``preset=grpo`` sets; the rollout manager stays this recipe's, with nothing to refine."""
+ALWAYS = ["critique_grpo.refinement.trigger=always"]
+ROW_BY_ROW = "row by row"
+"""In a design's name: prompts are not shared, as in verl's own engine."""
+DESIGNS: dict[str, list[str]] = {
+    "verl's GRPO": GRPO,
+    f"verl's GRPO, {ROW_BY_ROW}": GRPO,
+    f"nothing saved, {ROW_BY_ROW}": NEVER,
+    "shared prompts alone": NEVER,
+    f"no old log-probs alone, {ROW_BY_ROW}": NEVER[1:],
+    f"no rows without advantage alone, {ROW_BY_ROW}": NEVER[:1],
+    "all savings": [],
+    "all savings, trigger always": ALWAYS,
+}
+STAGES = {
+    "rollout": "timing_s/gen",
+    "old log-probs": "timing_s/old_log_prob",
+    "update": "timing_s/update_actor",
+    "weight sync": "timing_s/update_weights",
+    "step": "timing_s/step",
+}
+
+
+class StepTrainer(InTurnTrainer):
+    """Computes rows one by one in the runs that say so."""
+
+    def _compute_old_log_prob(self, batch: DataProto) -> tuple[DataProto, float]:
+        batch.meta_info["share_prompts"] = ROW_BY_ROW not in self.run_name
+        return super()._compute_old_log_prob(batch)
+
+
+@ray.remote
+class StepRunner:
+    """verl's task runner with this trainer."""
+
+    def run(self, config: Any) -> None:
+        """Train in this actor."""
+        run_task(config, StepTrainer)
+
+
+def measure(model: Path, data: Path, out: Path, rounds: int, settings: Sequence[str]) -> None:
+    """Train every design in every round; each leaves its metrics in ``out``."""
+    common = [
+        "tier=cpu",
+        f"data.train_files='{data}'",
+        f"data.val_files='{data}'",
+        "critique_grpo.check_data=false",
+        f"actor_rollout_ref.model.path='{model}'",
+        "actor_rollout_ref.actor.use_dynamic_bsz=true",
+        "actor_rollout_ref.rollout.n=8",
+        "trainer.total_training_steps=1",
+        "trainer.val_before_train=false",
+        "trainer.test_freq=-1",
+        "trainer.save_freq=-1",
+        "trainer.logger=[file]",
+        *settings,
+    ]
+    runs = {f"{number} {name}": overrides for number in range(rounds) for name, overrides in DESIGNS.items()}
+    train_in_turn(common, runs, out, StepRunner)
+
+
+def seconds(out: Path, rounds: int) -> dict[str, list[dict[str, float]]]:
+    """By design, for each round: the seconds of each stage, and which share of rows and groups they are about."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for name in DESIGNS:
+        for number in range(rounds):
+            metrics = out / f"{number} {name}" / "metrics.jsonl"
+            data = json.loads(metrics.read_text(encoding="utf-8").splitlines()[0])["data"]
+            row = {stage: data[metric] for stage, metric in STAGES.items()}
+            row["dead rows"] = data.get("critique_grpo/zero_advantage_fraction", 0.0)
+            row["refined groups"] = data.get("critique_grpo/trigger_rate", 0.0)
+            found.setdefault(name, []).append(row)
+    return found
+
+
+def table(found: Mapping[str, Sequence[Mapping[str, float]]], base: str) -> Iterable[str]:
+    """A Markdown table: medians of the seconds, and of the ratio to ``base`` in the same round with its range."""
+    yield f"| | {' | '.join(STAGES)} | ratio to {base} | range |"
+    yield "|---|" + "---|" * (len(STAGES) + 2)
+    for name, rows in found.items():
+        ratios = [row["step"] / other["step"] for row, other in zip(rows, found[base], strict=True)]
+        cells = " | ".join(f"{median(row[stage] for row in rows):.1f}" for stage in STAGES)
+        yield f"| {name} | {cells} | {median(ratios):.2f} | {min(ratios):.2f}-{max(ratios):.2f} |"
+
+
+def arithmetic(prompt: float, response: float, dead: float, *, n: int = 8) -> dict[str, float]:
+    """Forward and backward passes over tokens for one row of a 7B model's step, by method; a unit is a pass.
+
+    A forward pass over a token costs 1, a backward pass 2. Of all groups ``dead`` are without gradient. On a GPU
+    prompts are not shared. What is sampled costs the same in all methods but for refinements, which are left out here.
+    """
+    tokens = prompt + response
+    grpo = tokens + 3 * tokens
+    return {
+        "verl's GRPO": 1.0,
+        "no old log-probs": 3 * tokens / grpo,
+        "no dead rows": (tokens + 3 * tokens * (1 - dead)) / grpo,
+        "both": 3 * tokens * (1 - dead) / grpo,
+    }
+
+
+def report(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
+    """The measured tables, and what they mean for a 7B model by counting."""
+    ours = found["all savings"][0]
+    lines = [
+        f"{len(found['all savings'])} alternating rounds; {ours['dead rows']:.0%} of the rows have no advantage, "
+        f"{ours['refined groups']:.0%} of the groups are refined.",
+        "",
+        *table(found, "verl's GRPO"),
+        "",
+        "Log-probs and update of a 7B model, prompts of 200 and responses of 2000 tokens, by counting tokens "
+        "(forward 1, backward 2; one mini-batch a step), as a ratio to verl's GRPO:",
+        "",
+        "| groups without gradient | no old log-probs | no dead rows | both |",
+        "|---|---|---|---|",
+    ]
+    for dead in (0.2, 0.4, 0.6):
+        shares = arithmetic(200, 2000, dead)
+        lines.append(f"| {dead:.0%} | " + " | ".join(f"{value:.2f}" for value in list(shares.values())[1:]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Command line of ``scripts/bench_step.sh``."""
+    parser = argparse.ArgumentParser(
+        description=str(__doc__).splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, required=True, help="model folder")
+    parser.add_argument("--data", type=Path, required=True, help="parquet file")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results; finished runs are kept")
+    parser.add_argument("--rounds", type=int, default=5, help="alternating rounds")
+    parser.add_argument("settings", nargs="*", help="Hydra overrides of all designs: batch, lengths")
+    arguments = parser.parse_args()
+    measure(arguments.model, arguments.data, arguments.out, arguments.rounds, arguments.settings)
+    found = seconds(arguments.out, arguments.rounds)
+    (arguments.out / "step.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+    text = report(found)
+    (arguments.out / "step.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

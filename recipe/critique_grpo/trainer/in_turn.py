@@ -1,0 +1,149 @@
+"""Several runs one after the other in a single start of Ray, trainer and rollout server, which takes a minute.
+
+Each run begins from the weights, the optimizer and the random state of the start, with data loader and rollout workers
+made anew, so it trains as it would by itself. What would need other processes cannot differ between runs.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from recipe.critique_grpo.options import ConfigError
+from recipe.critique_grpo.startup.validate import validate
+from recipe.critique_grpo.trainer.ray_trainer import RayCritiqueGRPOTrainer
+from recipe.critique_grpo.trainer.runner import run_task, train
+
+CONFIG = Path(__file__).resolve().parents[1] / "config"
+CHANGEABLE = (
+    "critique_grpo",
+    "algorithm",
+    "critic",  # verl's value model, which follows the actor's settings and is not used
+    "data.seed",
+    "data.shuffle",
+    "data.train_files",
+    "actor_rollout_ref.actor.policy_loss",
+    "actor_rollout_ref.actor.loss_agg_mode",
+    "actor_rollout_ref.actor.loss_scale_factor",
+    "actor_rollout_ref.actor.clip_ratio",
+    "actor_rollout_ref.actor.clip_ratio_low",
+    "actor_rollout_ref.actor.clip_ratio_high",
+    "actor_rollout_ref.actor.ppo_mini_batch_size",
+    "actor_rollout_ref.actor.ppo_epochs",
+    "trainer.total_training_steps",
+    "trainer.test_freq",
+    "trainer.val_before_train",
+)
+"""Options, and groups of them, that runs of one start may differ in."""
+
+
+def train_in_turn(common: list[str], runs: Mapping[str, list[str]], folder: Path, runner: Any = None) -> None:
+    """Train every run that has no ``FOLDER/NAME/metrics.jsonl`` yet.
+
+    Args:
+        common: Hydra overrides of all runs.
+        runs: by name, the overrides of each.
+        folder: gets a folder for each run, with its metrics; and its rollout dump, if it names no other place.
+        runner: task runner with a subclass of ``InTurnTrainer``, instead of ``InTurnRunner``.
+
+    Raises:
+        ConfigError: naming a run and what is wrong with it, before anything is started.
+    """
+    configs: dict[str, DictConfig] = {}
+    with initialize_config_dir(str(CONFIG), version_base=None):
+        start = compose("critique_grpo_trainer", overrides=common)
+        for name, overrides in runs.items():
+            if (folder / name / "metrics.jsonl").exists():
+                continue
+            configs[name] = compose("critique_grpo_trainer", overrides=[*common, *overrides])
+            try:
+                validate(configs[name])
+                check_same_start(start, configs[name])
+            except ConfigError as error:
+                raise ConfigError(f"run {name}: {error}") from error
+    if not configs:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with open_dict(start):
+        start.in_turn = {"folder": str(folder.absolute()), "runs": {name: plain(one) for name, one in configs.items()}}
+    train(start, runner or InTurnRunner)
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The configuration with its references resolved."""
+    found = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(found, dict)
+    return {str(key): value for key, value in found.items()}
+
+
+def check_same_start(start: DictConfig, run: DictConfig) -> None:
+    """
+    Raises:
+        ConfigError: the run differs in an option that takes a start of its own.
+    """
+
+    def fixed(config: Any, prefix: str = "") -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in config.items():
+            name = f"{prefix}{key}"
+            if name not in CHANGEABLE:
+                found.update(fixed(value, f"{name}.") if isinstance(value, dict) else {name: value})
+        return found
+
+    one, other = fixed(plain(start)), fixed(plain(run))
+    different = sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+    if different:
+        raise ConfigError(f"{', '.join(different)} cannot differ between runs of one start; set it for all of them.")
+
+
+class InTurnTrainer(RayCritiqueGRPOTrainer):
+    """``fit`` trains all of ``config.in_turn.runs``."""
+
+    def fit(self) -> None:
+        folder = Path(self.config.in_turn.folder)
+        initial = str(folder / "initial")
+        self.actor_rollout_wg.save_checkpoint(initial, None, 0, None)
+        for name, config in self.config.in_turn.runs.items():
+            self.run_name = str(name)
+            begin(self, config, folder / name, initial)
+            try:
+                super().fit()
+            except Exception as error:
+                (folder / name / "error.txt").write_text(str(error), encoding="utf-8")
+
+    def _load_checkpoint(self) -> None:
+        """Nothing to go on from: a run begins as ``begin`` has left it."""
+
+
+@ray.remote
+class InTurnRunner:
+    """verl's task runner with this trainer."""
+
+    def run(self, config: Any) -> None:
+        """Train in this actor."""
+        run_task(config, InTurnTrainer)
+
+
+def begin(trainer: Any, config: DictConfig, folder: Path, initial: str) -> None:
+    """Make the trainer and its workers what they would be if they had just started with this configuration."""
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["VERL_FILE_LOGGER_PATH"] = str(folder / "metrics.jsonl")
+    with open_dict(config):
+        if config.critique_grpo.dump_dir is None:
+            config.critique_grpo.dump_dir = str(folder / "rollouts")
+    trainer.config = config
+    trainer.take_options()
+    trainer._create_dataloader(None, None, None, None)
+    trainer.actor_rollout_wg.load_checkpoint(initial)
+    trainer.install_loss()
+    for worker in trainer.async_rollout_manager.agent_loop_workers:
+        ray.get(worker.__ray_call__.remote(begin_anew, config))
+
+
+def begin_anew(worker: Any, config: DictConfig) -> None:
+    """A rollout worker as if it had just started with this configuration; a new process imports for 15 seconds."""
+    worker.__init__(config, worker.llm_client, None, worker.reward_loop_worker_handles)
