@@ -88,7 +88,6 @@ def runs(
             return {**patient, "base_url": url, **options}
 
         settings: dict[str, Any] = {
-            # First, so that both start from the same weights.
             "first": {"critique": {"type": "indicative_gt"}},
             "second": {"critique": {"type": "indicative_gt"}},
             **{name: {"critique": {"type": name}} for name in ("retry", "inverted", "random")},
@@ -126,6 +125,7 @@ def runs(
                 "critique": {"type": "cot", "attempts": 2, "max_tokens": 48, "cap_tokens": 8, "failure_budget": 1.0},
                 "judge": judge(real, sampling={"temperature": 0.7, "structured_outputs": {"regex": FORM}}),
             },
+            "last": {"critique": {"type": "indicative_gt"}},
         }
         (folder / "runs.json").write_text(json.dumps(settings))
         command = [sys.executable, str(TESTS / "e2e" / "train_in_turn.py"), str(folder / "runs.json"), str(folder)]

@@ -15,32 +15,23 @@ from typing import Any
 import ray
 from verl import DataProto
 
-from recipe.critique_grpo.trainer.in_turn import InTurnTrainer, train_in_turn
+from recipe.critique_grpo.trainer.in_turn import VERLS_GRPO, InTurnTrainer, train_in_turn
 from recipe.critique_grpo.trainer.runner import run_task
 
-NEVER = ["critique_grpo.skip.old_log_prob=never", "critique_grpo.skip.zero_advantage=never"]
-GRPO = [
-    "critique_grpo.refinement.num=0",
-    "algorithm.adv_estimator=grpo",
-    "algorithm.norm_adv_by_std_in_grpo=true",
-    "actor_rollout_ref.actor.policy_loss.loss_mode=vanilla",
-    "actor_rollout_ref.actor.loss_agg_mode=token-mean",
-    "actor_rollout_ref.actor.loss_scale_factor=null",
-]
-"""What ``preset=grpo`` sets; the rollout manager stays this recipe's, with nothing to refine."""
+NO_OLD, NO_DEAD = "critique_grpo.skip.old_log_prob=never", "critique_grpo.skip.zero_advantage=never"
 ALWAYS = ["critique_grpo.refinement.trigger=always"]
-ROW_BY_ROW = "row by row"
-"""In a design's name: prompts are not shared, as in verl's own engine."""
+ROW_BY_ROW = "nothing saved"
+"""The design whose prompts are not shared either: verl's own engine."""
 DESIGNS: dict[str, list[str]] = {
-    "verl's GRPO": GRPO,
-    f"verl's GRPO, {ROW_BY_ROW}": GRPO,
-    f"nothing saved, {ROW_BY_ROW}": NEVER,
-    "shared prompts alone": NEVER,
-    f"no old log-probs alone, {ROW_BY_ROW}": NEVER[1:],
-    f"no rows without advantage alone, {ROW_BY_ROW}": NEVER[:1],
+    "verl's GRPO": VERLS_GRPO,
+    ROW_BY_ROW: [NO_OLD, NO_DEAD],
+    "shared prompts alone": [NO_OLD, NO_DEAD],
+    "and no old log-probs": [NO_DEAD],
+    "and no rows without advantage": [NO_OLD],
     "all savings": [],
     "all savings, trigger always": ALWAYS,
 }
+"""On a CPU verl's GRPO shares prompts too. The third to fifth: on top of shared prompts, each of the others alone."""
 STAGES = {
     "rollout": "timing_s/gen",
     "old log-probs": "timing_s/old_log_prob",
@@ -54,7 +45,8 @@ class StepTrainer(InTurnTrainer):
     """Computes rows one by one in the runs that say so."""
 
     def _compute_old_log_prob(self, batch: DataProto) -> tuple[DataProto, float]:
-        batch.meta_info["share_prompts"] = ROW_BY_ROW not in self.run_name
+        if self.run_name.endswith(ROW_BY_ROW):  # with micro-batches as the quickstart had them then
+            batch.meta_info |= {"share_prompts": False, "max_token_len_per_gpu": 2048}
         return super()._compute_old_log_prob(batch)
 
 

@@ -41,13 +41,27 @@ CHANGEABLE = (
 """Options, and groups of them, that runs of one start may differ in."""
 
 
-def train_in_turn(common: list[str], runs: Mapping[str, list[str]], folder: Path, runner: Any = None) -> None:
+VERLS_GRPO = [
+    "critique_grpo.refinement.num=0",
+    "algorithm.adv_estimator=grpo",
+    "algorithm.norm_adv_by_std_in_grpo=true",
+    "actor_rollout_ref.actor.policy_loss.loss_mode=vanilla",
+    "actor_rollout_ref.actor.loss_agg_mode=token-mean",
+    "actor_rollout_ref.actor.loss_scale_factor=null",
+]
+"""What ``preset=grpo`` sets, for a run beside others; the rollout manager stays this recipe's, with no refinements."""
+
+Run = list[str] | dict[str, Any]
+"""What a run sets: Hydra overrides, or the values themselves, as in a YAML file."""
+
+
+def train_in_turn(common: list[str], runs: Mapping[str, Run], folder: Path, runner: Any = None) -> None:
     """Train every run that has no ``FOLDER/NAME/metrics.jsonl`` yet.
 
     Args:
         common: Hydra overrides of all runs.
-        runs: by name, the overrides of each.
-        folder: gets a folder for each run, with its metrics; and its rollout dump, if it names no other place.
+        folder: gets a folder for each run, with its metrics; and its rollout dump, if it names no other place. A run
+            that fails leaves ``error.txt``, and the next one begins.
         runner: task runner with a subclass of ``InTurnTrainer``, instead of ``InTurnRunner``.
 
     Raises:
@@ -56,10 +70,14 @@ def train_in_turn(common: list[str], runs: Mapping[str, list[str]], folder: Path
     configs: dict[str, DictConfig] = {}
     with initialize_config_dir(str(CONFIG), version_base=None):
         start = compose("critique_grpo_trainer", overrides=common)
-        for name, overrides in runs.items():
+        for name, changes in runs.items():
             if (folder / name / "metrics.jsonl").exists():
                 continue
-            configs[name] = compose("critique_grpo_trainer", overrides=[*common, *overrides])
+            configs[name] = compose(
+                "critique_grpo_trainer", overrides=common + (changes if isinstance(changes, list) else [])
+            )
+            if isinstance(changes, dict):
+                configs[name].merge_with(changes)
             try:
                 validate(configs[name])
                 check_same_start(start, configs[name])
@@ -103,17 +121,39 @@ def check_same_start(start: DictConfig, run: DictConfig) -> None:
 class InTurnTrainer(RayCritiqueGRPOTrainer):
     """``fit`` trains all of ``config.in_turn.runs``."""
 
+    run_name = ""
+
     def fit(self) -> None:
-        folder = Path(self.config.in_turn.folder)
+        """verl's ``fit`` for every run."""
+        folder, runs = Path(self.config.in_turn.folder), self.config.in_turn.runs
         initial = str(folder / "initial")
         self.actor_rollout_wg.save_checkpoint(initial, None, 0, None)
-        for name, config in self.config.in_turn.runs.items():
+        for name, config in runs.items():
             self.run_name = str(name)
-            begin(self, config, folder / name, initial)
+            self.begin(config, folder / self.run_name, initial)
             try:
                 super().fit()
             except Exception as error:
-                (folder / name / "error.txt").write_text(str(error), encoding="utf-8")
+                (folder / self.run_name / "error.txt").write_text(str(error), encoding="utf-8")
+
+    def begin(self, config: DictConfig, folder: Path, initial: str) -> None:
+        """Become what a trainer is that has just started with this configuration."""
+        folder.mkdir(parents=True, exist_ok=True)
+        os.environ["VERL_FILE_LOGGER_PATH"] = str(folder / "metrics.jsonl")
+        with open_dict(config):
+            if config.critique_grpo.dump_dir is None:
+                config.critique_grpo.dump_dir = str(folder / "rollouts")
+        self.config = config
+        self.take_options()
+        self._create_dataloader(None, None, None, None)
+        self.actor_rollout_wg.load_checkpoint(initial)
+        self.install_loss()
+        for worker in self.async_rollout_manager.agent_loop_workers:
+            self.renew(worker)
+
+    def renew(self, worker: Any) -> None:
+        """Let a rollout worker begin anew with this configuration; a new process imports for 15 seconds."""
+        ray.get(worker.__ray_call__.remote(begin_anew, self.config))
 
     def _load_checkpoint(self) -> None:
         """Nothing to go on from: a run begins as ``begin`` has left it."""
@@ -128,22 +168,6 @@ class InTurnRunner:
         run_task(config, InTurnTrainer)
 
 
-def begin(trainer: Any, config: DictConfig, folder: Path, initial: str) -> None:
-    """Make the trainer and its workers what they would be if they had just started with this configuration."""
-    folder.mkdir(parents=True, exist_ok=True)
-    os.environ["VERL_FILE_LOGGER_PATH"] = str(folder / "metrics.jsonl")
-    with open_dict(config):
-        if config.critique_grpo.dump_dir is None:
-            config.critique_grpo.dump_dir = str(folder / "rollouts")
-    trainer.config = config
-    trainer.take_options()
-    trainer._create_dataloader(None, None, None, None)
-    trainer.actor_rollout_wg.load_checkpoint(initial)
-    trainer.install_loss()
-    for worker in trainer.async_rollout_manager.agent_loop_workers:
-        ray.get(worker.__ray_call__.remote(begin_anew, config))
-
-
 def begin_anew(worker: Any, config: DictConfig) -> None:
-    """A rollout worker as if it had just started with this configuration; a new process imports for 15 seconds."""
+    """Make a rollout worker what it would be if it had just started with this configuration."""
     worker.__init__(config, worker.llm_client, None, worker.reward_loop_worker_handles)

@@ -1,0 +1,33 @@
+"""What is compared: Hydra overrides of every method."""
+
+from recipe.critique_grpo.trainer.in_turn import VERLS_GRPO
+
+
+def refining(critique: str, *, weights: str = "per_set", gamma: float = 0.1, shaping: str = "rational") -> list[str]:
+    """Critique-GRPO with this type of critique."""
+    return [
+        f"critique_grpo.critique.type={critique}",
+        f"critique_grpo.loss.set_weights={weights}",
+        f"critique_grpo.loss.gamma={gamma}",
+        f"critique_grpo.loss.shaping={shaping}",
+    ]
+
+
+METHODS: dict[str, list[str]] = {
+    "GRPO": VERLS_GRPO,
+    "Dr.GRPO": [
+        "critique_grpo.refinement.num=0",
+        "algorithm.adv_estimator=grpo",
+        "actor_rollout_ref.actor.policy_loss.loss_mode=vanilla",
+    ],
+    "retry": refining("retry"),
+    "random": refining("random"),
+    "inverted": refining("inverted"),
+    "indicative": refining("indicative"),
+    "indicative_gt": refining("indicative_gt"),
+    "indicative_gt, equal weights": refining("indicative_gt", weights="equal"),
+    "indicative_gt, no shaping": refining("indicative_gt", shaping="none"),
+    "indicative_gt, no shaping, equal weights": refining("indicative_gt", shaping="none", weights="equal"),
+    **{f"indicative_gt, gamma {gamma}": refining("indicative_gt", gamma=gamma) for gamma in (0.01, 0.3, 0.9)},
+}
+HEADLINE = ("GRPO", "indicative_gt")

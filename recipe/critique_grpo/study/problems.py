@@ -1,0 +1,121 @@
+"""Digit-wise sums and differences of three digits, and the words of a model that knows nothing else.
+
+``-`` subtracts digit by digit, modulo 10; the warm start practises it. ``@`` adds digit by digit, modulo 10; no warm
+start ever sees it. A solution writes each pair of digits with its result, then the results in a box::
+
+    347-129  ->  312 425 738   \\boxed{258}   (3-1=2, 4-2=2 ...)
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+DIGITS = 3
+EASY, HARD = "-", "@"
+"""Practised, and never practised."""
+
+WORDS = [
+    "<pad>",
+    "<end>",
+    "<user>",
+    "<assistant>",
+    *"0123456789",
+    EASY,
+    HARD,
+    "\\boxed{",
+    "}",
+    "no",
+    "yes",
+    ",",
+    "?",
+]
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{{ '<' + m['role'] + '>' + m['content'] }}"
+    "{% if m['role'] == 'assistant' %}{{ '<end>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
+)
+TEMPLATES = {
+    "refinement": "{critique}",
+    "retry": "?",
+    "indicative_wrong": "no",
+    "indicative_correct": "yes",
+    "indicative_gt_wrong": "no,{ground_truth}",
+    "indicative_gt_correct": "yes,{ground_truth}",
+}
+"""``critique_grpo.critique.templates`` in this model's words."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """``operation`` on two numbers, digit by digit."""
+
+    operation: str
+    first: tuple[int, ...]
+    second: tuple[int, ...]
+
+    @property
+    def question(self) -> str:
+        return "".join(map(str, self.first)) + self.operation + "".join(map(str, self.second))
+
+    @property
+    def results(self) -> tuple[int, ...]:
+        sign = 1 if self.operation == HARD else -1
+        return tuple((x + sign * y) % 10 for x, y in zip(self.first, self.second, strict=True))
+
+    @property
+    def answer(self) -> str:
+        return "".join(map(str, self.results))
+
+    def solution(self, results: Sequence[int] | None = None) -> str:
+        """What is written for these results, the right ones by default."""
+        results = self.results if results is None else results
+        steps = "".join(f"{x}{y}{z}" for x, y, z in zip(self.first, self.second, results, strict=True))
+        return f"{steps}\\boxed{{{''.join(map(str, results))}}}"
+
+
+def draw(operation: str, rng: random.Random) -> Problem:
+    """A problem whose second number has no 0 and no 5, with which adding and subtracting agree."""
+    first = tuple(rng.randrange(10) for _ in range(DIGITS))
+    return Problem(operation, first, tuple(rng.choice((1, 2, 3, 4, 6, 7, 8, 9)) for _ in range(DIGITS)))
+
+
+def distinct(operation: str, number: int, rng: random.Random, taken: frozenset[Problem] = frozenset()) -> list[Problem]:
+    """Problems that differ from each other and from those that are taken."""
+    found: dict[Problem, None] = {}
+    while len(found) < number:
+        problem = draw(operation, rng)
+        if problem not in taken:
+            found[problem] = None
+    return list(found)
+
+
+def rows(problems: Sequence[Problem], family: str) -> list[dict[str, Any]]:
+    """verl's parquet rows; validation reports a family by its data source."""
+    return [
+        {
+            "data_source": f"study/{family}",
+            "prompt": [{"role": "user", "content": problem.question}],
+            "ability": "math",
+            "reward_model": {"style": "rule", "ground_truth": problem.answer},
+            "extra_info": {"index": f"{family}-{number}", "split": family},
+        }
+        for number, problem in enumerate(problems)
+    ]
+
+
+def tokenizer() -> Any:
+    """One token a digit, an operation or a word."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    inside = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<pad>"))
+    words = "|".join(word.replace("\\", "\\\\").replace("{", "\\{") for word in ("\\boxed{", "no", "yes"))
+    inside.pre_tokenizer = pre_tokenizers.Split(Regex(f"{words}|."), "isolated")
+    inside.decoder = decoders.Fuse()
+    special = ["<user>", "<assistant>"]
+    built = PreTrainedTokenizerFast(
+        tokenizer_object=inside, pad_token="<pad>", eos_token="<end>", additional_special_tokens=special
+    )
+    built.chat_template = CHAT_TEMPLATE
+    return built

@@ -1,0 +1,96 @@
+"""Run the study: build data and model, then train every method with every seed, many runs in one start.
+
+    python -m recipe.critique_grpo.study.run --out outputs/study --methods GRPO indicative_gt --seeds 0 1 2
+
+Finished runs are kept, so an interrupted study goes on. ``report.py`` makes tables and plots of them.
+"""
+
+import argparse
+import json
+import random
+from pathlib import Path
+
+import yaml
+
+from recipe.critique_grpo.study import problems, warm_start
+from recipe.critique_grpo.study.methods import HEADLINE, METHODS
+from recipe.critique_grpo.trainer.in_turn import train_in_turn
+
+TRAINED, HELD_OUT = 512, 256
+"""Problems of each family."""
+
+
+def write_data(folder: Path, seed: int = 0) -> None:
+    """train.parquet (both families, mixed), val.parquet (held out, both), templates.yaml."""
+    import pandas as pd
+
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = random.Random(seed)
+    train, held_out = [], []
+    for family, operation in (("easy", problems.EASY), ("hard", problems.HARD)):
+        trained = problems.distinct(operation, TRAINED, rng)
+        train += problems.rows(trained, family)
+        held_out += problems.rows(problems.distinct(operation, HELD_OUT, rng, frozenset(trained)), family)
+    rng.shuffle(train)
+    pd.DataFrame(train).to_parquet(folder / "train.parquet")
+    pd.DataFrame(held_out).to_parquet(folder / "val.parquet")
+    (folder / "templates.yaml").write_text(yaml.safe_dump(problems.TEMPLATES), encoding="utf-8")
+
+
+def common(folder: Path, steps: int, every: int) -> list[str]:
+    """Overrides of all runs."""
+    return [
+        "tier=cpu",
+        f"data.train_files='{folder}/data/train.parquet'",
+        f"data.val_files='{folder}/data/val.parquet'",
+        "data.train_batch_size=16",
+        "data.max_prompt_length=16",
+        "data.max_response_length=20",
+        f"critique_grpo.critique.templates='{folder}/data/templates.yaml'",
+        "critique_grpo.refinement.max_prompt_length=48",
+        f"actor_rollout_ref.model.path='{folder}/model'",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=16",
+        "actor_rollout_ref.actor.use_dynamic_bsz=true",
+        "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=8192",
+        "actor_rollout_ref.actor.optim.lr=1e-3",
+        "actor_rollout_ref.actor.optim.weight_decay=0.0",
+        "actor_rollout_ref.rollout.n=8",
+        "actor_rollout_ref.rollout.max_model_len=96",
+        "actor_rollout_ref.rollout.max_num_seqs=256",
+        f"trainer.total_training_steps={steps}",
+        "trainer.total_epochs=1000",
+        f"trainer.test_freq={every}",
+        "trainer.val_before_train=true",
+        "trainer.save_freq=-1",
+        "trainer.logger=[file]",
+    ]
+
+
+def seeded(seed: int) -> list[str]:
+    """Order of the data, every sample, every choice among refinements."""
+    return [f"data.seed={seed}", f"critique_grpo.seed={seed}"]
+
+
+def main() -> None:
+    """Command line of ``scripts/study.sh``."""
+    parser = argparse.ArgumentParser(
+        description=str(__doc__).splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for data, model and runs")
+    parser.add_argument("--methods", nargs="+", default=list(HEADLINE), choices=list(METHODS), metavar="METHOD")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--steps", type=int, default=300, help="updates of each run")
+    parser.add_argument("--every", type=int, default=50, help="updates between validations")
+    parser.add_argument("overrides", nargs="*", help="Hydra overrides of all runs")
+    arguments = parser.parse_args()
+    out = arguments.out.absolute()
+    if not (out / "data" / "val.parquet").exists():
+        write_data(out / "data")
+    if not (out / "model" / "warm_start.json").exists():
+        print(json.dumps(warm_start.build(out / "model", seed=0), indent=1), flush=True)
+    runs = {f"{name}/{seed}": [*METHODS[name], *seeded(seed)] for seed in arguments.seeds for name in arguments.methods}
+    train_in_turn([*common(out, arguments.steps, arguments.every), *arguments.overrides], runs, out / "runs")
+
+
+if __name__ == "__main__":
+    main()
