@@ -20,5 +20,11 @@ def warn_on_console(*names: str) -> None:
             logger.addHandler(handler)
 
 
+def errors_only(*names: str) -> None:
+    """Let these loggers say errors and nothing less."""
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 class _Console(logging.StreamHandler):  # type: ignore[type-arg]  # which knows its own kind again
     pass

@@ -46,7 +46,7 @@ from recipe.critique_grpo.rollout.writers import (
     unstreamed,
 )
 from verl_ext.chat_client import Chat
-from verl_ext.console_log import warn_on_console
+from verl_ext.console_log import errors_only, warn_on_console
 from verl_ext.turnstile import Turnstile
 
 GENERATOR = "generator"  # who wrote the row: "policy" or "endpoint"
@@ -77,6 +77,7 @@ class CritiqueRefinementWorker(AgentLoopWorker):
 
     def __init__(self, config: DictConfig, llm_client: LLMServerClient, *args: Any, **kwargs: Any) -> None:
         warn_on_console("recipe.critique_grpo", "verl_ext")
+        errors_only("verl.utils.tokenizer.continuous_token_wiring")  # a warning a row, about turns that there are not
         self.clock = StageClock()
         super().__init__(config, PolicyClient.like(llm_client, clock=self.clock), *args, **kwargs)
         self.options = from_config(self.config)

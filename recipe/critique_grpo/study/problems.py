@@ -29,6 +29,7 @@ WORDS = [
     "yes",
     ",",
     "?",
+    "\n",  # never written; verl wants a Qwen to have one
 ]
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ '<' + m['role'] + '>' + m['content'] }}"
@@ -111,7 +112,7 @@ def tokenizer() -> Any:
 
     inside = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<pad>"))
     words = "|".join(word.replace("\\", "\\\\").replace("{", "\\{") for word in ("\\boxed{", "no", "yes"))
-    inside.pre_tokenizer = pre_tokenizers.Split(Regex(f"{words}|."), "isolated")
+    inside.pre_tokenizer = pre_tokenizers.Split(Regex(f"{words}|[\\s\\S]"), "isolated")
     inside.decoder = decoders.Fuse()
     special = ["<user>", "<assistant>"]
     built = PreTrainedTokenizerFast(

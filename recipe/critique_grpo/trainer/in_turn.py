@@ -41,6 +41,7 @@ CHANGEABLE = (
 """Options, and groups of them, that runs of one start may differ in."""
 
 
+METRICS, UNFINISHED, ERROR = "metrics.jsonl", "metrics.part.jsonl", "error.txt"
 VERLS_GRPO = [
     "critique_grpo.refinement.num=0",
     "algorithm.adv_estimator=grpo",
@@ -56,7 +57,7 @@ Run = list[str] | dict[str, Any]
 
 
 def train_in_turn(common: list[str], runs: Mapping[str, Run], folder: Path, runner: Any = None) -> None:
-    """Train every run that has no ``FOLDER/NAME/metrics.jsonl`` yet.
+    """Train every run that has not been finished in ``folder`` before.
 
     Args:
         common: Hydra overrides of all runs.
@@ -71,7 +72,7 @@ def train_in_turn(common: list[str], runs: Mapping[str, Run], folder: Path, runn
     with initialize_config_dir(str(CONFIG), version_base=None):
         start = compose("critique_grpo_trainer", overrides=common)
         for name, changes in runs.items():
-            if (folder / name / "metrics.jsonl").exists():
+            if (folder / name / METRICS).exists() and not (folder / name / ERROR).exists():
                 continue
             configs[name] = compose(
                 "critique_grpo_trainer", overrides=common + (changes if isinstance(changes, list) else [])
@@ -130,16 +131,19 @@ class InTurnTrainer(RayCritiqueGRPOTrainer):
         self.actor_rollout_wg.save_checkpoint(initial, None, 0, None)
         for name, config in runs.items():
             self.run_name = str(name)
-            self.begin(config, folder / self.run_name, initial)
+            own = folder / self.run_name
+            self.begin(config, own, initial)
             try:
                 super().fit()
             except Exception as error:
-                (folder / self.run_name / "error.txt").write_text(str(error), encoding="utf-8")
+                (own / ERROR).write_text(str(error), encoding="utf-8")
+            (own / UNFINISHED).rename(own / METRICS)
 
     def begin(self, config: DictConfig, folder: Path, initial: str) -> None:
         """Become what a trainer is that has just started with this configuration."""
         folder.mkdir(parents=True, exist_ok=True)
-        os.environ["VERL_FILE_LOGGER_PATH"] = str(folder / "metrics.jsonl")
+        (folder / ERROR).unlink(missing_ok=True)
+        os.environ["VERL_FILE_LOGGER_PATH"] = str(folder / UNFINISHED)
         with open_dict(config):
             if config.critique_grpo.dump_dir is None:
                 config.critique_grpo.dump_dir = str(folder / "rollouts")
