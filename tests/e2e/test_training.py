@@ -106,7 +106,7 @@ def test_training_is_killed_and_goes_on(tmp_path: Path, overrides: list[str], cp
     assert all(group["reason"].startswith("refined, trigger always: ") for group in groups)
     assert all(response["critique"] for group in groups for response in group["responses"])
 
-    finished = run_logged(command, tmp_path / "again.log", resumed, timeout=600)
+    finished = run_logged(command, tmp_path / "again.log", resumed, timeout=60)  # it starts nothing
     assert f"training is finished: step 3 of 3 is in {tmp_path}/checkpoints" in finished
     assert "Traceback" not in finished and latest.read_text() == "3"
 

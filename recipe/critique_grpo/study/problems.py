@@ -29,7 +29,6 @@ WORDS = [
     "yes",
     ",",
     "?",
-    "\n",  # never written; verl wants a Qwen to have one
 ]
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ '<' + m['role'] + '>' + m['content'] }}"

@@ -1,4 +1,4 @@
-"""Build the study's model: a small Qwen2 that has practised ``-``, and to refine under a critique.
+"""Build the study's model: a small Llama that has practised ``-``, and to refine under a critique.
 
     python -m recipe.critique_grpo.study.warm_start --out outputs/study/model
 
@@ -56,10 +56,10 @@ def said(role: str, content: str) -> dict[str, str]:
 
 def build_model(words: Any, seed: int) -> nn.Module:
     """1.9M parameters; heads as wide as vLLM wants them on a CPU."""
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
-    config = Qwen2Config(
+    config = LlamaConfig(
         vocab_size=len(words),
         hidden_size=192,
         intermediate_size=576,
@@ -72,7 +72,7 @@ def build_model(words: Any, seed: int) -> nn.Module:
         eos_token_id=words.eos_token_id,
         bos_token_id=None,
     )
-    return Qwen2ForCausalLM(config)
+    return LlamaForCausalLM(config)
 
 
 def encode(words: Any, conversation: list[dict[str, str]]) -> tuple[list[int], list[int]]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from omegaconf import DictConfig
 from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
 from recipe.critique_grpo.critics.failure_budget import FailureBudgetExceeded
@@ -18,6 +19,28 @@ LEAST_FREE = 256 * 2**20
 
 class TrainingFinished(Exception):
     """The last checkpoint is that of the last step: there is nothing to train."""
+
+
+def finished(step: int, total: int, folder: str) -> TrainingFinished:
+    """The error that says so."""
+    return TrainingFinished(
+        f"training is finished: step {step} of {total} is in {folder}. To train on, raise trainer.total_epochs or "
+        "total_training_steps; to begin anew, name another folder."
+    )
+
+
+def check_unfinished(trainer: DictConfig) -> None:
+    """
+    Args:
+        trainer: verl's ``config.trainer``.
+
+    Raises:
+        TrainingFinished: known before anything is started, where the configuration states the number of steps.
+    """
+    total, step = trainer.total_training_steps, last_checkpoint(Path(trainer.default_local_dir))
+    if trainer.resume_mode != "auto" or trainer.val_only or total is None or step is None or step < total:
+        return
+    raise finished(step, total, trainer.default_local_dir)
 
 
 def root_cause(error: BaseException) -> BaseException:

@@ -17,7 +17,7 @@ from recipe.critique_grpo.options import LOSS_MODE, from_config
 from recipe.critique_grpo.reward import FLAGS
 from recipe.critique_grpo.rollout.records import GroupRecord, dump_rollout, rollout_metrics
 from recipe.critique_grpo.rollout.stage_clock import stage_metrics
-from recipe.critique_grpo.trainer.ending import TrainingFinished
+from recipe.critique_grpo.trainer.ending import finished
 from recipe.critique_grpo.trainer.policy_loss import critique_grpo_loss, means_of_sums
 from recipe.critique_grpo.trainer.savings import (
     MINI_BATCH_ROWS,
@@ -80,11 +80,7 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
         if not self.global_steps:
             return
         if self.global_steps >= self.total_training_steps and not self.config.trainer.val_only:
-            raise TrainingFinished(
-                f"training is finished: step {self.global_steps} of {self.total_training_steps} is in "
-                f"{self.config.trainer.default_local_dir}. To train on, raise trainer.total_epochs or "
-                "total_training_steps; to begin anew, name another folder."
-            )
+            raise finished(self.global_steps, self.total_training_steps, self.config.trainer.default_local_dir)
         epochs, steps = divmod(self.global_steps, len(self.train_dataloader))
         if steps == 0:
             skip_epochs(self.train_dataloader.sampler, epochs)

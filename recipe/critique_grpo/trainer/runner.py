@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from recipe.critique_grpo.critics.failure_budget import FailureBudgetExceeded
 from recipe.critique_grpo.trainer.ending import (
     TrainingFinished,
+    check_unfinished,
     farewell,
     is_full,
     own_command,
@@ -54,6 +55,11 @@ def train(config: DictConfig, task_runner_class: Any = CritiqueGRPOTaskRunner) -
     from verl.utils.device import auto_set_device
 
     auto_set_device(config)
+    try:
+        check_unfinished(config.trainer)
+    except TrainingFinished as answer:
+        print(f"critique_grpo: {answer}")
+        return
     folder = Path(config.trainer.default_local_dir).absolute()
     before = segments()
     held: AbstractContextManager[Any] = nullcontext()

@@ -4,11 +4,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError
 
 from recipe.critique_grpo.critics.failure_budget import FailureBudgetExceeded
 from recipe.critique_grpo.trainer import ending
-from recipe.critique_grpo.trainer.ending import farewell, remove_unfinished, root_cause
+from recipe.critique_grpo.trainer.ending import (
+    TrainingFinished,
+    check_unfinished,
+    farewell,
+    remove_unfinished,
+    root_cause,
+)
 
 pytestmark = pytest.mark.unit
 COMMAND = ["python", "-m", "recipe.critique_grpo.main_critique_grpo", "data.train_files=a b.parquet"]
@@ -87,3 +94,20 @@ def test_a_full_disk_is_called_that(run: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_the_cause_is_found_through_actors() -> None:
     cause = ValueError("x")
     assert root_cause(in_actors(cause)) is cause and root_cause(cause) is cause
+
+
+@pytest.mark.parametrize(
+    ("total", "mode", "val_only", "answered"),
+    [(4, "auto", False, True), (5, "auto", False, False), (None, "auto", False, False), (4, "disable", False, False)]
+    + [(4, "auto", True, False)],
+)
+def test_a_finished_run_is_answered_before_anything_starts(
+    run: Path, total: int | None, mode: str, val_only: bool, answered: bool
+) -> None:
+    settings = {"total_training_steps": total, "resume_mode": mode, "val_only": val_only}
+    trainer = OmegaConf.create({**settings, "default_local_dir": str(run)})
+    if not answered:
+        check_unfinished(trainer)
+        return
+    with pytest.raises(TrainingFinished, match=f"step 4 of 4 is in {run}"):
+        check_unfinished(trainer)
