@@ -3,7 +3,8 @@
 #
 #   bash scripts/test.sh [pytest options, such as -k policy_loss]
 #
-#   VENV   virtual environment to make or use (default: .venv)
+#   VENV     virtual environment to make or use (default: .venv)
+#   SYSTEMS  tests of the real system at a time (default: 2; one takes up to 8 GB)
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -25,7 +26,7 @@ tests() { # a selection that finds nothing in one half may find something in the
   ((status == 0 || status == 5)) || exit "$status"
   ((status == 0)) || none=$((none + 1))
 }
-# Unit tests share the cores; the others are one real system after another, which needs all of them.
+# A real system starts one process after another, each of which uses one core, so two of them fit two cores well.
 tests --numprocesses auto --dist loadfile "$@" tests/unit
-tests --durations=10 "$@" tests/integration tests/e2e
+tests --numprocesses "${SYSTEMS:-2}" --dist loadfile --durations=10 "$@" tests/integration tests/e2e
 ((none < 2)) || exit 5 # as pytest does when nothing is selected

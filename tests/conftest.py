@@ -1,5 +1,6 @@
 """Shared by integration and end-to-end tests: a tiny random model, a few problems, the settings."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -19,9 +20,13 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SmolLM2-135M-Instruct; CRITIQUE_GRPO_TEST_MODEL saves building it."""
     if folder := os.environ.get("CRITIQUE_GRPO_TEST_MODEL"):
         return Path(folder)
-    built = tmp_path_factory.mktemp("models") / "smollm2"
-    _build("data_preprocess.smollm2", "--local_save_dir", str(built))
-    return built
+    # Processes of pytest-xdist have folders of their own beside each other; the first one builds for all.
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with open(shared / "smollm2.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _build("data_preprocess.smollm2", "--local_save_dir", str(shared / "smollm2"))
+    return shared / "smollm2"
 
 
 @pytest.fixture(scope="session")
@@ -78,10 +83,14 @@ def cpu_environment() -> dict[str, str]:
 
 def run_logged(command: list[str], log: Path, environment: dict[str, str], timeout: int) -> str:
     """Run a command with its output in ``log``; the output is part of the failure's message."""
-    with open(log, "w", encoding="utf-8") as file:
-        status = subprocess.run(
-            command, cwd=REPO, env=environment, stdout=file, stderr=subprocess.STDOUT, timeout=timeout
-        ).returncode
-    output = log.read_text(encoding="utf-8", errors="replace")
+    for _ in range(3):
+        with open(log, "w", encoding="utf-8") as file:
+            status = subprocess.run(
+                command, cwd=REPO, env=environment, stdout=file, stderr=subprocess.STDOUT, timeout=timeout
+            ).returncode
+        output = log.read_text(encoding="utf-8", errors="replace")
+        # verl looks for a free port and takes it a little later: another process may have been quicker.
+        if status == 0 or "EADDRINUSE" not in output:
+            break
     assert status == 0, f"{' '.join(command)} ended with {status}:\n{output[-6000:]}"
     return output

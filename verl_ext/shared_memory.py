@@ -24,15 +24,18 @@ def segments() -> set[Path]:
     return found
 
 
-def remove_orphans(before: set[Path]) -> list[Path]:
-    """Remove the segments that were made after ``before`` was taken and that no living process has mapped."""
-    removed = []
+def orphans(before: set[Path]) -> list[Path]:
+    """The segments that were made after ``before`` was taken and that no living process has mapped."""
     mapped = set(_mapped())
-    for path in segments() - before:
-        if str(path) not in mapped:
-            path.unlink(missing_ok=True)
-            removed.append(path)
-    return removed
+    return [path for path in segments() - before if str(path) not in mapped]
+
+
+def remove_orphans(before: set[Path]) -> list[Path]:
+    """Remove these; returns them."""
+    found = orphans(before)
+    for path in found:
+        path.unlink(missing_ok=True)
+    return found
 
 
 def _mapped() -> Iterator[str]:

@@ -5,6 +5,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -74,6 +75,7 @@ def runs(
 ) -> dict[str, Any]:
     """Every run's dump by step, metrics by step and error; and what the judges counted."""
     folder = tmp_path_factory.mktemp("critique_types")
+    ray_folder = Path(tempfile.mkdtemp(prefix="ray"))  # pytest's are too long for the name of a socket
     environment = {**cpu_environment, "OPENAI_API_KEY": KEY}
     with (
         vllm_server(smollm2, environment, folder) as real,
@@ -141,12 +143,12 @@ def runs(
             f"trainer.default_local_dir={folder}/checkpoints",
             f"reward.custom_reward_function.path={TESTS}/e2e/rewards.py",
             f"+reward.custom_reward_function.reward_kwargs.current={folder}/current",
+            f"+ray_kwargs.ray_init._temp_dir={ray_folder}",
         ]
         run_logged(command, folder / "train.log", environment, timeout=1500)
         counted = re.findall(r"^vllm:request_success_total\{[^}]*\} (\S+)", get(f"{real[:-3]}/metrics"), re.MULTILINE)
         result: dict[str, Any] = {
-            # Ray's link names the session of this run: it is the last that has begun.
-            "folders": [folder, Path("/tmp/ray/session_latest/logs").resolve()],
+            "folders": [folder, (ray_folder / "session_latest" / "logs").resolve()],
             "faulty requests": json.loads(get(f"{faulty[:-3]}/stats")),
             "stronger requests": json.loads(get(f"{stronger[:-3]}/stats")),
             "real requests": sum(map(float, counted)),

@@ -15,7 +15,7 @@ import torch
 from conftest import REPO, run_logged
 from safetensors.torch import load_file
 
-from verl_ext.shared_memory import segments
+from verl_ext.shared_memory import orphans, segments
 
 pytestmark = pytest.mark.e2e
 TRAIN = [sys.executable, "-u", "-m", "recipe.critique_grpo.main_critique_grpo"]
@@ -75,7 +75,7 @@ def test_training_is_killed_and_goes_on(tmp_path: Path, overrides: list[str], cp
     resumed = {**cpu_environment, "VERL_FILE_LOGGER_PATH": str(tmp_path / "metrics.2.jsonl")}
     shared_memory = segments()
     run_logged(command, tmp_path / "resumed.log", resumed, timeout=600)
-    assert not segments() - shared_memory, "nothing is left in /dev/shm"
+    assert not orphans(shared_memory), "nothing is left in /dev/shm"
     steps = lines(tmp_path / "metrics.2.jsonl")
     assert [entry["step"] for entry in steps] == [2, 3]
     assert (tmp_path / "rollouts" / "2.jsonl").read_text() == second, "resumed, a step samples what it sampled before"

@@ -42,12 +42,37 @@ STAGES = {
 
 
 class StepTrainer(InTurnTrainer):
-    """Computes rows one by one in the runs that say so."""
+    """Computes rows one by one in the design that says so, and counts the tokens that an update computes."""
+
+    _computed = 0
 
     def _compute_old_log_prob(self, batch: DataProto) -> tuple[DataProto, float]:
-        if self.run_name.endswith(ROW_BY_ROW):  # with micro-batches as the quickstart had them then
+        if self._row_by_row:  # with micro-batches as the quickstart had them then
             batch.meta_info |= {"share_prompts": False, "max_token_len_per_gpu": 2048}
         return super()._compute_old_log_prob(batch)
+
+    def _update_actor(self, batch: DataProto) -> DataProto:
+        self._computed = self._tokens(batch)
+        output = super()._update_actor(batch)
+        output.meta_info["metrics"]["bench/update_tokens"] = self._computed
+        return output
+
+    def _needed_rows(self, batch: DataProto) -> DataProto:
+        rows = super()._needed_rows(batch)
+        self._computed = self._tokens(rows)
+        return rows
+
+    @property
+    def _row_by_row(self) -> bool:
+        return self.run_name.endswith(ROW_BY_ROW)
+
+    def _tokens(self, batch: DataProto) -> int:
+        tokens = batch.batch["attention_mask"].sum(-1)
+        if self._row_by_row:
+            return int(tokens.sum())
+        responses = batch.batch["response_mask"].sum(-1)
+        prompts = dict(zip(batch.non_tensor_batch["uid"], (tokens - responses).tolist(), strict=True))
+        return sum(prompts.values()) + int(responses.sum())
 
 
 @ray.remote
@@ -88,6 +113,10 @@ def seconds(out: Path, rounds: int) -> dict[str, list[dict[str, float]]]:
             metrics = out / f"{number} {name}" / "metrics.jsonl"
             data = json.loads(metrics.read_text(encoding="utf-8").splitlines()[0])["data"]
             row = {stage: data[metric] for stage, metric in STAGES.items()}
+            row["tokens updated"] = data.get("bench/update_tokens", float("nan"))
+            row["tokens generated"] = sum(
+                data.get(f"critique_grpo/tokens/{stage}", 0.0) for stage in ("sample", "refine")
+            )
             row["dead rows"] = data.get("critique_grpo/zero_advantage_fraction", 0.0)
             row["refined groups"] = data.get("critique_grpo/trigger_rate", 0.0)
             found.setdefault(name, []).append(row)
@@ -96,12 +125,13 @@ def seconds(out: Path, rounds: int) -> dict[str, list[dict[str, float]]]:
 
 def table(found: Mapping[str, Sequence[Mapping[str, float]]], base: str) -> Iterable[str]:
     """A Markdown table: medians of the seconds, and of the ratio to ``base`` in the same round with its range."""
-    yield f"| | {' | '.join(STAGES)} | ratio to {base} | range |"
-    yield "|---|" + "---|" * (len(STAGES) + 2)
+    yield f"| seconds | {' | '.join(STAGES)} | ratio to {base} | range | tokens generated | tokens updated |"
+    yield "|---|" + "---|" * (len(STAGES) + 4)
     for name, rows in found.items():
         ratios = [row["step"] / other["step"] for row, other in zip(rows, found[base], strict=True)]
         cells = " | ".join(f"{median(row[stage] for row in rows):.1f}" for stage in STAGES)
-        yield f"| {name} | {cells} | {median(ratios):.2f} | {min(ratios):.2f}-{max(ratios):.2f} |"
+        tokens = " | ".join(f"{rows[-1][kind]:.0f}" for kind in ("tokens generated", "tokens updated"))
+        yield f"| {name} | {cells} | {median(ratios):.2f} | {min(ratios):.2f}-{max(ratios):.2f} | {tokens} |"
 
 
 def arithmetic(prompt: float, response: float, dead: float, *, n: int = 8) -> dict[str, float]:
