@@ -2,7 +2,7 @@
 
     python -m recipe.critique_grpo.study.run --out outputs/study --methods GRPO indicative_gt --seeds 0 1 2
 
-Finished runs are kept, so an interrupted study goes on. ``report.py`` makes tables and plots of them.
+Finished runs are kept, so an interrupted study goes on. ``table.py`` makes a table of them.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def common(folder: Path, steps: int, every: int) -> list[str]:
         "actor_rollout_ref.actor.ppo_mini_batch_size=16",
         "actor_rollout_ref.actor.use_dynamic_bsz=true",
         "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=8192",
-        "actor_rollout_ref.actor.optim.lr=1e-3",
+        "actor_rollout_ref.actor.optim.lr=2e-4",
         "actor_rollout_ref.actor.optim.weight_decay=0.0",
         "actor_rollout_ref.rollout.n=8",
         "actor_rollout_ref.rollout.max_model_len=96",

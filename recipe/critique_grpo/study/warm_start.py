@@ -55,7 +55,7 @@ def said(role: str, content: str) -> dict[str, str]:
 
 
 def build_model(words: Any, seed: int) -> nn.Module:
-    """1.9M parameters; heads as wide as vLLM wants them on a CPU."""
+    """1.9M parameters; heads as wide as vLLM wants them on a CPU. (A Qwen2 gets transformers' own tokenizer.)"""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)

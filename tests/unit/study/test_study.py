@@ -1,5 +1,6 @@
 """The study's problems, its warm start, and what its methods set."""
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from recipe.critique_grpo.study import problems
 from recipe.critique_grpo.study.methods import METHODS
 from recipe.critique_grpo.study.problems import EASY, HARD, Problem, distinct
 from recipe.critique_grpo.study.run import common, seeded, write_data
+from recipe.critique_grpo.study.table import lines, read
 from recipe.critique_grpo.study.warm_start import encode, practice
 from recipe.critique_grpo.trainer.in_turn import CONFIG, check_same_start
 
@@ -68,3 +70,16 @@ def test_every_method_is_a_valid_run_of_the_same_start(name: str) -> None:
     run = composed([*base, *METHODS[name], *seeded(3)])
     validate(run)
     check_same_start(composed(base), run)
+
+
+def test_the_table_has_a_row_for_each_method_with_the_range_over_seeds(tmp_path: Path) -> None:
+    for seed, accuracy in enumerate((0.5, 0.7)):
+        folder = tmp_path / "runs" / "GRPO" / str(seed)
+        folder.mkdir(parents=True)
+        data = {"val-core/study/hard/acc/mean@1": accuracy, "val-core/study/easy/acc/mean@1": 1.0}
+        (folder / "metrics.jsonl").write_text(json.dumps({"step": 50, "data": data}) + "\n")
+    assert list(lines(read(tmp_path)))[:3] == [
+        "| hard, held out; updates: | seeds | 50 |",
+        "|---|---|---|",
+        "| GRPO | 2 | 60% (50% to 70%) |",
+    ]

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# The study: does Critique-GRPO learn problems that a model persistently fails, where GRPO cannot? Builds a model of 1.9M
+# parameters that has practised subtraction, then trains it on additions that it has never seen, with every method.
+#
+#   bash scripts/study.sh [Hydra overrides]
+#   bash scripts/study.sh --quick          # GRPO and Critique-GRPO with one seed
+#
+#   OUT      where model, data and runs go (default: outputs/study); finished runs are kept
+#   METHODS  which methods, separated by semicolons (default: "GRPO;indicative_gt"; study/methods.py has them all)
+#   SEEDS    default: "0 1 2"
+#   STEPS    updates of a run (default: 300)
+#   VENV     virtual environment to make or use (default: .venv)
+set -euo pipefail
+
+# shellcheck source=scripts/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+[[ "${1:-}" != -h && "${1:-}" != --help ]] || { usage && exit; }
+if [[ "${1:-}" == --quick ]]; then
+  shift
+  SEEDS=0 METHODS="GRPO;indicative_gt"
+fi
+cd "$repo"
+out="$(realpath -ms "${OUT:-outputs/study}")"
+venv="${VENV:-$repo/.venv}"
+bash scripts/install_cpu.sh "$venv"
+# shellcheck source=scripts/cpu_env.sh
+source scripts/cpu_env.sh
+python="$venv/bin/python"
+IFS=';' read -ra methods <<<"${METHODS:-GRPO;indicative_gt}"
+read -ra seeds <<<"${SEEDS:-0 1 2}"
+"$python" -u -m recipe.critique_grpo.study.run --out "$out" --steps "${STEPS:-300}" --methods "${methods[@]}" \
+  --seeds "${seeds[@]}" -- "$@"
+"$python" -m recipe.critique_grpo.study.table --out "$out" | tee "$out/table.md"
