@@ -8,8 +8,14 @@ import logging
 import sys
 
 
-def warn_on_console(*names: str) -> None:
-    """Give these loggers a handler that writes warnings to standard error, which Ray shows on the driver's console."""
+def warn_on_console(*names: str, quiet: str | None = None) -> None:
+    """Give these loggers a handler that writes warnings to standard error, which Ray shows on the driver's console.
+
+    ``quiet`` is a logger that says errors only: verl's ``continuous_token_wiring`` warns for every row that it knows no
+    turns of a model that has only one.
+    """
+    if quiet is not None:
+        logging.getLogger(quiet).setLevel(logging.ERROR)
     for name in names:
         logger = logging.getLogger(name)
         if logger.level == logging.NOTSET or logger.level > logging.WARNING:
@@ -18,12 +24,6 @@ def warn_on_console(*names: str) -> None:
             handler = _Console(sys.stderr)
             handler.setFormatter(logging.Formatter("%(name)s: %(levelname)s: %(message)s"))
             logger.addHandler(handler)
-
-
-def errors_only(*names: str) -> None:
-    """Let these loggers say errors and nothing less."""
-    for name in names:
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 class _Console(logging.StreamHandler):  # type: ignore[type-arg]  # which knows its own kind again

@@ -88,7 +88,9 @@ class SharedPromptEngine(FSDPEngineWithLMHead):
             logits = logits / temperature[rows[is_response]].unsqueeze(-1)
         elif float(temperature) != 1:
             logits = logits / temperature
-        found = {"log_probs": -cross_entropy(logits, input_ids[is_response], reduction="none")}
+        # Under autocast it would be fp32, and verl's passes give the precision of the logits.
+        log_probs = -cross_entropy(logits, input_ids[is_response], reduction="none").to(logits.dtype)
+        found = {"log_probs": log_probs}
         if tu.get_non_tensor_data(micro_batch, "calculate_entropy", default=False):
             entropy = entropy_from_logits
             found["entropy"] = (

@@ -46,7 +46,7 @@ from recipe.critique_grpo.rollout.writers import (
     unstreamed,
 )
 from verl_ext.chat_client import Chat
-from verl_ext.console_log import errors_only, warn_on_console
+from verl_ext.console_log import warn_on_console
 from verl_ext.turnstile import Turnstile
 
 GENERATOR = "generator"  # who wrote the row: "policy" or "endpoint"
@@ -76,8 +76,7 @@ class CritiqueRefinementWorker(AgentLoopWorker):
     """verl's agent-loop worker whose training groups are critiqued and refined as soon as they are scored."""
 
     def __init__(self, config: DictConfig, llm_client: LLMServerClient, *args: Any, **kwargs: Any) -> None:
-        warn_on_console("recipe.critique_grpo", "verl_ext")
-        errors_only("verl.utils.tokenizer.continuous_token_wiring")  # a warning a row, about turns that there are not
+        warn_on_console("recipe.critique_grpo", "verl_ext", quiet="verl.utils.tokenizer.continuous_token_wiring")
         self.clock = StageClock()
         super().__init__(config, PolicyClient.like(llm_client, clock=self.clock), *args, **kwargs)
         self.options = from_config(self.config)
@@ -148,20 +147,22 @@ class CritiqueRefinementWorker(AgentLoopWorker):
     async def _run_agent_loop(
         self, sampling_params: dict[str, Any], trajectory: dict[str, Any], **kwargs: Any
     ) -> _InternalAgentLoopOutput:
-        if trajectory["validate"] or not self.options.active:
+        if trajectory["validate"]:
             return await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
+        step, params_of = trajectory["step"], partial(self._request_params, sampling_params, trajectory["step"], kwargs)
+        if not self.options.active:
+            return await super()._run_agent_loop(params_of(trajectory["rollout_n"], "sample"), trajectory, **kwargs)
         self._track(asyncio.current_task())
         await self.turnstile.wait()  # a row is made, tokenised and sent
         uid = kwargs["uid"]
         if uid not in self._groups:
-            self._groups[uid] = self._new_group(sampling_params, trajectory["step"], kwargs)
+            self._groups[uid] = self._new_group(sampling_params, step, kwargs)
         group = self._groups[uid]
         slot = group.join()
         if group.joined == len(group.initial):
             del self._groups[uid]
-        sampling_params = self._request_params(sampling_params, trajectory["step"], kwargs, slot, "sample")
         try:
-            row = await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
+            row = await super()._run_agent_loop(params_of(slot, "sample"), trajectory, **kwargs)
             row.extra_fields |= {ORIGIN: INITIAL, GENERATOR: "policy", REQUEST: SAMPLE_REQUEST.get()}
             sample = self._sample(row)
         except asyncio.CancelledError:

@@ -11,7 +11,7 @@ from statistics import mean
 from typing import Any
 
 from recipe.critique_grpo.study.methods import METHODS
-from recipe.critique_grpo.trainer.in_turn import METRICS
+from recipe.critique_grpo.trainer.in_turn import METRICS, finished
 
 Curves = Mapping[str, Mapping[int, Mapping[str, list[float]]]]
 """By method, update and family: one accuracy a seed."""
@@ -21,8 +21,8 @@ def read(out: Path) -> Curves:
     """Validation accuracies of all finished runs."""
     found: dict[str, dict[int, dict[str, list[float]]]] = {}
     for method in METHODS:
-        for file in sorted((out / "runs" / method).glob(f"*/{METRICS}")):
-            for line in file.read_text(encoding="utf-8").splitlines():
+        for run in filter(finished, sorted((out / "runs" / method).glob("*"))):
+            for line in (run / METRICS).read_text(encoding="utf-8").splitlines():
                 entry = json.loads(line)
                 for family in ("easy", "hard"):
                     accuracy = entry["data"].get(f"val-core/study/{family}/acc/mean@1")

@@ -21,11 +21,13 @@ from recipe.critique_grpo.trainer.runner import run_task, train
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 CHANGEABLE = (
     "critique_grpo",
-    "algorithm",
+    "algorithm.adv_estimator",
+    "algorithm.norm_adv_by_std_in_grpo",
+    "algorithm.gamma",
+    "algorithm.lam",
     "critic",  # verl's value model, which follows the actor's settings and is not used
     "data.seed",
     "data.shuffle",
-    "data.train_files",
     "actor_rollout_ref.actor.policy_loss",
     "actor_rollout_ref.actor.loss_agg_mode",
     "actor_rollout_ref.actor.loss_scale_factor",
@@ -34,7 +36,6 @@ CHANGEABLE = (
     "actor_rollout_ref.actor.clip_ratio_high",
     "actor_rollout_ref.actor.ppo_mini_batch_size",
     "actor_rollout_ref.actor.ppo_epochs",
-    "trainer.total_training_steps",
     "trainer.test_freq",
     "trainer.val_before_train",
 )
@@ -57,7 +58,7 @@ Run = list[str] | dict[str, Any]
 
 
 def train_in_turn(common: list[str], runs: Mapping[str, Run], folder: Path, runner: Any = None) -> None:
-    """Train every run that has not been finished in ``folder`` before.
+    """Train every run that has not been finished in ``folder`` before; ``finished`` says which have been.
 
     Args:
         common: Hydra overrides of all runs.
@@ -69,10 +70,19 @@ def train_in_turn(common: list[str], runs: Mapping[str, Run], folder: Path, runn
         ConfigError: naming a run and what is wrong with it, before anything is started.
     """
     configs: dict[str, DictConfig] = {}
+    # No checkpoint is gone on from, or written, but the start itself, which has to be whole.
+    common = [*common, "trainer.resume_mode=disable", "trainer.save_freq=-1"]
+    common += [
+        f"actor_rollout_ref.actor.checkpoint.{kind}_contents=[model,optimizer,extra]" for kind in ("save", "load")
+    ]
     with initialize_config_dir(str(CONFIG), version_base=None):
         start = compose("critique_grpo_trainer", overrides=common)
+        if "file" not in start.trainer.logger:
+            raise ConfigError(
+                f"trainer.logger is {start.trainer.logger}; a run's metrics are those of the logger file."
+            )
         for name, changes in runs.items():
-            if (folder / name / METRICS).exists() and not (folder / name / ERROR).exists():
+            if finished(folder / name):
                 continue
             configs[name] = compose(
                 "critique_grpo_trainer", overrides=common + (changes if isinstance(changes, list) else [])
@@ -90,6 +100,11 @@ def train_in_turn(common: list[str], runs: Mapping[str, Run], folder: Path, runn
     with open_dict(start):
         start.in_turn = {"folder": str(folder.absolute()), "runs": {name: plain(one) for name, one in configs.items()}}
     train(start, runner or InTurnRunner)
+
+
+def finished(run: Path) -> bool:
+    """Whether a run's folder is that of a run that has come to its end."""
+    return (run / METRICS).exists() and not (run / ERROR).exists()
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -132,17 +147,19 @@ class InTurnTrainer(RayCritiqueGRPOTrainer):
         for name, config in runs.items():
             self.run_name = str(name)
             own = folder / self.run_name
-            self.begin(config, own, initial)
             try:
+                self.begin(config, own, initial)
                 super().fit()
             except Exception as error:
                 (own / ERROR).write_text(str(error), encoding="utf-8")
-            (own / UNFINISHED).rename(own / METRICS)
+            if (own / UNFINISHED).exists():
+                (own / UNFINISHED).rename(own / METRICS)
 
     def begin(self, config: DictConfig, folder: Path, initial: str) -> None:
         """Become what a trainer is that has just started with this configuration."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / ERROR).unlink(missing_ok=True)
+        for old in (METRICS, ERROR):  # in this order: what is left of a failed run must not pass for a finished one
+            (folder / old).unlink(missing_ok=True)
         os.environ["VERL_FILE_LOGGER_PATH"] = str(folder / UNFINISHED)
         with open_dict(config):
             if config.critique_grpo.dump_dir is None:

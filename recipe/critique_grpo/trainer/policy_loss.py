@@ -137,8 +137,10 @@ def means_of_sums(metrics: dict[str, Any], computed: float) -> dict[str, float]:
     ):
         if total in sums and sums[count]:
             means[f"critique_grpo/{name}"] = sums[total] / sums[count]
-    if "entropy_initial_sum" in sums:  # verl logs this one from the pass for old log-probs
-        means["actor/entropy"] = _average(metrics.pop("actor/entropy_loss")) / computed
+    if "actor/entropy_loss" in metrics:  # verl divides by all rows
+        means["actor/entropy_loss"] = _average(metrics["actor/entropy_loss"]) / computed
+        if "entropy_initial_sum" in sums:  # verl logs this one from the pass for old log-probs
+            means["actor/entropy"] = means["actor/entropy_loss"]
     return means
 
 

@@ -22,6 +22,7 @@ from recipe.critique_grpo.trainer.policy_loss import critique_grpo_loss, means_o
 from recipe.critique_grpo.trainer.savings import (
     MINI_BATCH_ROWS,
     let_update_report_entropy,
+    mini_batches,
     old_log_probs_are_needless,
     rows_to_update,
     rows_without_advantage_are_needless,
@@ -88,7 +89,8 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
     def _balance_batch(self, batch: DataProto, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         """As verl's; by ``batching.groups=whole`` a group stays in one mini-batch and on one rank, if that divides."""
         actor, ranks = self.config.actor_rollout_ref.actor, self._get_dp_size(self.actor_rollout_wg, "actor")
-        divides = not self.config.data.train_batch_size % ranks and not actor.ppo_mini_batch_size % ranks
+        prompts = mini_batches(self.config) * actor.ppo_mini_batch_size
+        divides = not prompts % ranks and not actor.ppo_mini_batch_size % ranks
         # verl's switch for its group-balanced partition; nothing else reads the trainer's copy of it.
         whole = self.shaped and self.options.batching.groups == "whole" and divides
         self.use_prefix_grouper = whole or actor.get("use_prefix_grouper", False)
@@ -130,17 +132,17 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
         if not self.drops_rows:
             return batch
         actor = self.config.actor_rollout_ref.actor
-        mini_batches = self.config.data.train_batch_size // actor.ppo_mini_batch_size
+        parts = mini_batches(self.config)
         rows = rows_to_update(
             needed,
             batch.batch["attention_mask"].sum(-1),
             batch.non_tensor_batch["uid"],
             ranks=self._get_dp_size(self.actor_rollout_wg, "actor"),
-            mini_batches=mini_batches,
+            mini_batches=parts,
             multiple=1 if actor.use_dynamic_bsz else actor.ppo_micro_batch_size_per_gpu,
         )
         fewer = batch.select_idxs(rows)
-        fewer.meta_info = {**batch.meta_info, MINI_BATCH_ROWS: len(rows) // mini_batches}
+        fewer.meta_info = {**batch.meta_info, MINI_BATCH_ROWS: len(rows) // parts}
         return fewer
 
     def _stage_metrics(self) -> dict[str, float]:

@@ -25,6 +25,12 @@ MINI_BATCH_ROWS = "critique_grpo_mini_batch_rows"
 """Entry of a batch's ``meta_info``: rows of a mini-batch, all ranks together, where that is not verl's own number."""
 
 
+def mini_batches(config: DictConfig) -> int:
+    """Mini-batches of a step. verl's loader takes ``gen_batch_size`` prompts where that is set."""
+    prompts = config.data.get("gen_batch_size", None) or config.data.train_batch_size
+    return int(prompts // config.actor_rollout_ref.actor.ppo_mini_batch_size)
+
+
 def old_log_probs_are_needless(config: DictConfig) -> bool:
     """Whether every step is strictly on-policy and nothing else reads the old log-probs.
 
@@ -33,8 +39,9 @@ def old_log_probs_are_needless(config: DictConfig) -> bool:
     """
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     return (
-        config.data.train_batch_size == actor.ppo_mini_batch_size
+        mini_batches(config) == 1
         and actor.ppo_epochs == 1
+        and not config.trainer.critic_warmup  # its steps have no update, which would report the entropy
         and not config.algorithm.use_kl_in_reward
         and not rollout.calculate_log_probs
         and not actor.get("calculate_sum_pi_squared", False)
@@ -62,14 +69,14 @@ def let_update_report_entropy(config: DictConfig) -> None:
 def rows_without_advantage_are_needless(config: DictConfig) -> bool:
     """Whether a row with advantage 0 has no gradient and no part in any divisor, and mini-batches are as they come."""
     actor = config.actor_rollout_ref.actor
-    one_mini_batch = config.data.train_batch_size == actor.ppo_mini_batch_size
     return (
-        not actor.use_kl_loss
+        actor.strategy in ("fsdp", "fsdp2")  # Megatron adds losses of its own (experts, several tokens)
+        and not actor.use_kl_loss
         and not actor.entropy_coeff
         and actor.loss_agg_mode in CONSTANT_DIVISORS
         # Without a factor of its own, verl divides by the width of a micro-batch.
         and (actor.loss_agg_mode != "seq-mean-token-sum-norm" or actor.loss_scale_factor is not None)
-        and (one_mini_batch or not actor.shuffle)
+        and (mini_batches(config) == 1 or not actor.shuffle)
     )
 
 

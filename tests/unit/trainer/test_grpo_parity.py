@@ -52,6 +52,7 @@ CPU_TIER = {
     "actor_rollout_ref.rollout.agent.num_workers": 1,
     "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes": 512,
     "actor_rollout_ref.rollout.engine_kwargs.vllm.enable_sleep_mode": False,
+    "actor_rollout_ref.rollout.engine_kwargs.vllm.block_size": 32,
     "reward.num_workers": 1,
     "data.dataloader_num_workers": 0,
     "trainer.device": "cpu",

@@ -99,6 +99,9 @@ TWO = f"{ACTOR}.ppo_mini_batch_size=4"
     [
         ([ONE], True),
         ([TWO], False),
+        ([ONE, "+data.gen_batch_size=16"], False),
+        ([TWO, "+data.gen_batch_size=4"], True),
+        ([ONE, "trainer.critic_warmup=3"], False),
         ([ONE, f"{ACTOR}.ppo_epochs=2"], False),
         ([ONE, "algorithm.use_kl_in_reward=true"], False),
         ([ONE, "actor_rollout_ref.rollout.calculate_log_probs=true"], False),
@@ -118,6 +121,7 @@ def test_old_log_probs_are_needless_only_strictly_on_policy(overrides: list[str]
         ([TWO], True),
         ([ONE, f"{ACTOR}.shuffle=true"], True),
         ([TWO, f"{ACTOR}.shuffle=true"], False),
+        ([TWO, f"{ACTOR}.strategy=megatron"], False),
         ([ONE, f"{ACTOR}.use_kl_loss=true"], False),
         ([ONE, f"{ACTOR}.entropy_coeff=0.001"], False),
         ([ONE, f"{ACTOR}.loss_agg_mode=token-mean"], False),
