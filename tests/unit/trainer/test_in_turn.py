@@ -40,7 +40,7 @@ def test_what_takes_a_start_of_its_own_is_refused(override: str) -> None:
 def test_a_wrong_run_is_named_before_anything_starts(tmp_path: Path) -> None:
     common = [*COMMON, "actor_rollout_ref.rollout.n=4", "trainer.logger=[file]"]
     common += ["actor_rollout_ref.actor.use_dynamic_bsz=true"]
-    with pytest.raises(ConfigError, match="run bad: .*refinement.num is 4 and rollout.n is 4"):
+    with pytest.raises(ConfigError, match="(?s)run bad: .*refinement.num is 4 and rollout.n is 4"):
         train_in_turn(common, {"good": [], "bad": ["critique_grpo.refinement.num=4"]}, tmp_path)
     with pytest.raises(ConfigError, match="trainer.logger is .*console.*: add file"):
         train_in_turn(COMMON, {"good": []}, tmp_path)
