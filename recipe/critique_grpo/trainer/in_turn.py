@@ -78,9 +78,7 @@ def train_in_turn(common: list[str], runs: Mapping[str, Run], folder: Path, runn
     with initialize_config_dir(str(CONFIG), version_base=None):
         start = compose("critique_grpo_trainer", overrides=common)
         if "file" not in start.trainer.logger:
-            raise ConfigError(
-                f"trainer.logger is {start.trainer.logger}; a run's metrics are those of the logger file."
-            )
+            raise ConfigError(f"trainer.logger is {start.trainer.logger}: add file, which writes a run's metrics.")
         for name, changes in runs.items():
             if finished(folder / name):
                 continue
