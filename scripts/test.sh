@@ -3,8 +3,7 @@
 #
 #   bash scripts/test.sh [pytest options, such as -k policy_loss]
 #
-#   VENV     virtual environment to make or use (default: .venv)
-#   SYSTEMS  tests of the real system at a time (default: 2; one takes up to 8 GB)
+#   VENV   virtual environment to make or use (default: .venv)
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -26,7 +25,7 @@ tests() { # a selection that finds nothing in one half may find something in the
   ((status == 0 || status == 5)) || exit "$status"
   ((status == 0)) || none=$((none + 1))
 }
-# A real system starts one process after another, each of which uses one core, so two of them fit two cores well.
+# Unit tests share the cores; the others are one real system after another: two at a time do not fit into 24 GB.
 tests --numprocesses auto --dist loadfile "$@" tests/unit
-tests --numprocesses "${SYSTEMS:-2}" --dist loadfile --durations=10 "$@" tests/integration tests/e2e
+tests --durations=10 "$@" tests/integration tests/e2e
 ((none < 2)) || exit 5 # as pytest does when nothing is selected

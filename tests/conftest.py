@@ -1,6 +1,5 @@
 """Shared by integration and end-to-end tests: a tiny random model, a few problems, the settings."""
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -20,13 +19,9 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SmolLM2-135M-Instruct; CRITIQUE_GRPO_TEST_MODEL saves building it."""
     if folder := os.environ.get("CRITIQUE_GRPO_TEST_MODEL"):
         return Path(folder)
-    # Processes of pytest-xdist have folders of their own beside each other; the first one builds for all.
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    with open(shared / "smollm2.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        _build("data_preprocess.smollm2", "--local_save_dir", str(shared / "smollm2"))
-    return shared / "smollm2"
+    built = tmp_path_factory.mktemp("models") / "smollm2"
+    _build("data_preprocess.smollm2", "--local_save_dir", str(built))
+    return built
 
 
 @pytest.fixture(scope="session")
