@@ -212,7 +212,7 @@ def test_training_goes_through(runs: dict[str, Any], name: str) -> None:
 
 def test_same_seed_same_groups(runs: dict[str, Any]) -> None:
     first, second = runs["first"]["groups"], runs["second"]["groups"]
-    assert first == second
+    assert first == second == runs["last"]["groups"], "also after all other runs of the same start"
     assert len({response["text"] for group in first for response in group["responses"]}) > GROUPS * STEPS
 
 
