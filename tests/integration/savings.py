@@ -41,12 +41,12 @@ def compare(trainer: Any, batch: DataProto) -> dict[str, Any]:
 
 
 def with_dead_groups(trainer: Any, batch: DataProto) -> DataProto:
-    """Six groups of four: in every other one the refinement is right, in one everything, in two nothing."""
+    """Six groups of four: everything is right in the first, nothing in the fifth, the refinement in the others."""
     batch = batch.select()
     batch.batch = batch.batch.clone()
     uids = list(batch.non_tensor_batch["uid"])
     group = torch.tensor([list(dict.fromkeys(uids)).index(uid) for uid in uids])
-    right = (batch.batch["refinement_mask"] & (group % 2 == 1)) | (group == 0)
+    right = (batch.batch["refinement_mask"] & (group % 4 > 0)) | (group == 0)
     batch.batch["token_level_rewards"] = torch.zeros_like(batch.batch["token_level_rewards"])
     batch.batch["token_level_rewards"][:, 0] = right.float()
     batch = compute_advantage(batch, adv_estimator="critique_grpo", config=trainer.config.algorithm)
@@ -55,24 +55,24 @@ def with_dead_groups(trainer: Any, batch: DataProto) -> DataProto:
 
 
 def whole_groups(trainer: Any, batch: DataProto) -> dict[str, float]:
-    """Two mini-batches: the gradient of the second one against that of its groups alone.
+    """Three mini-batches: the gradient of the last one against that of its two groups alone.
 
     Adam's first moment, without memory, is the gradient of the last mini-batch.
     """
-    with settings(trainer, dynamic=True, **SAVINGS["all"]), mini_batch_of(trainer, prompts=3):
-        trainer.on_policy = False  # it is not, with two mini-batches
+    with settings(trainer, dynamic=True, **SAVINGS["all"]), mini_batch_of(trainer, prompts=2):
+        trainer.on_policy = False  # it is not, with several mini-batches
         trainer._balance_batch(batch, {})
         ranks = trainer._get_dp_size(trainer.actor_rollout_wg, "actor")
-        second = torch.arange(len(batch)).view(ranks, 2, -1)[:, 1].flatten()
-        groups = {batch.non_tensor_batch["uid"][row] for row in second.tolist()}
-        both = measured(trainer, batch)[0]
-        alone = batch.select_idxs(second)
-        trainer.config.data.train_batch_size = 3
+        last = torch.arange(len(batch)).view(ranks, 3, -1)[:, -1].flatten()
+        groups = {batch.non_tensor_batch["uid"][row] for row in last.tolist()}
+        every = measured(trainer, batch)[0]
+        alone = batch.select_idxs(last)
+        trainer.config.data.train_batch_size = 2
         only = measured(trainer, alone)[0]
     return {
         "groups": len(groups),
         "largest": max(float(value.abs().max()) for value in only.values()),
-        "difference": max(float((value - both[name]).abs().max()) for name, value in only.items()),
+        "difference": max(float((value - every[name]).abs().max()) for name, value in only.items()),
     }
 
 
