@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -50,15 +51,16 @@ def test_the_export_of_a_lora_run_answers_as_the_policy_does(
     tokenizer = AutoTokenizer.from_pretrained(model)
     validated = [json.loads(line) for line in (tmp_path / "validated" / "2.jsonl").read_text().splitlines()]
     base = next(override.split("=", 1)[1] for override in overrides if "model.path=" in override)
-    same = {}
-    for name in (str(model), base):
-        policy = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
-        same[name] = sum(answer(policy, tokenizer, row["input"]) == row["output"] for row in validated)
-    assert same == {str(model): len(validated), base: 0}
+    # An export is bf16, the policy was fp32: of two tokens that are nearly as likely it may prefer the other one.
+    assert max(behind(model, tokenizer, row) for row in validated) < 0.05
+    assert min(behind(Path(base), tokenizer, row) for row in validated) > 0.5, "the base model answers otherwise"
 
 
-def answer(policy: torch.nn.Module, tokenizer: AutoTokenizer, prompt: str) -> str:
-    """The greedy answer of 16 tokens."""
-    given = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
-    tokens = policy.generate(**given, max_new_tokens=16, do_sample=False)[0, given.input_ids.shape[1] :]
-    return tokenizer.decode(tokens, skip_special_tokens=True)
+def behind(model: Path, tokenizer: AutoTokenizer, row: dict[str, Any]) -> float:
+    """How far a greedy answer's tokens are from this model's own choices at most, in logits."""
+    policy = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    prompt, answer = (tokenizer.encode(row[part], add_special_tokens=False) for part in ("input", "output"))
+    with torch.no_grad():
+        logits = policy(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+    chosen = logits.gather(1, torch.tensor(answer).unsqueeze(1)).squeeze(1)
+    return float((logits.max(dim=-1).values - chosen).max())
