@@ -13,13 +13,8 @@ set -euo pipefail
 # shellcheck source=scripts/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 [[ "${1:-}" != -h && "${1:-}" != --help ]] || { usage && exit; }
-cd "$repo"
+cpu_tier
 out="$(realpath -ms "${OUT:-outputs/bench_step}")"
-venv="${VENV:-$repo/.venv}"
-bash scripts/install_cpu.sh "$venv"
-# shellcheck source=scripts/cpu_env.sh
-source scripts/cpu_env.sh
-python="$venv/bin/python"
 "$python" -m data_preprocess.smollm2 --local_save_dir "$out/smollm2"
 [[ -f "$out/sums/train.parquet" ]] ||
   "$python" -m data_preprocess.arithmetic --local_save_dir "$out/sums" --train_size 64 --val_size 1 --operators +

@@ -8,6 +8,16 @@ die() {
   exit 1
 }
 
+# Goes to the repository, makes the environment of the CPU tier if need be, and sets python.
+cpu_tier() {
+  cd "$repo"
+  local venv="${VENV:-$repo/.venv}"
+  bash scripts/install_cpu.sh "$venv"
+  # shellcheck source=scripts/cpu_env.sh
+  source scripts/cpu_env.sh
+  python="$venv/bin/python"
+}
+
 # parse "NAME NAME ..." ARGUMENTS: sets the variables that are given as NAME=value, and `overrides` for Hydra.
 overrides=()
 parse() {

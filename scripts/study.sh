@@ -19,13 +19,8 @@ if [[ "${1:-}" == --quick ]]; then
   shift
   SEEDS=0 METHODS="GRPO;indicative_gt"
 fi
-cd "$repo"
+cpu_tier
 out="$(realpath -ms "${OUT:-outputs/study}")"
-venv="${VENV:-$repo/.venv}"
-bash scripts/install_cpu.sh "$venv"
-# shellcheck source=scripts/cpu_env.sh
-source scripts/cpu_env.sh
-python="$venv/bin/python"
 IFS=';' read -ra methods <<<"${METHODS:-GRPO;indicative_gt}"
 read -ra seeds <<<"${SEEDS:-0 1 2}"
 "$python" -u -m recipe.critique_grpo.study.run --out "$out" --steps "${STEPS:-300}" --methods "${methods[@]}" \

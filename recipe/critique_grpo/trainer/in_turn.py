@@ -44,14 +44,10 @@ CHANGEABLE = (
 
 METRICS, UNFINISHED, ERROR = "metrics.jsonl", "metrics.part.jsonl", "error.txt"
 VERLS_GRPO = [
-    "critique_grpo.refinement.num=0",
-    "algorithm.adv_estimator=grpo",
-    "algorithm.norm_adv_by_std_in_grpo=true",
-    "actor_rollout_ref.actor.policy_loss.loss_mode=vanilla",
-    "actor_rollout_ref.actor.loss_agg_mode=token-mean",
-    "actor_rollout_ref.actor.loss_scale_factor=null",
+    "preset=grpo",
+    "actor_rollout_ref.rollout.agent.agent_loop_manager_class=recipe.critique_grpo.rollout.manager.CritiqueRefinementManager",
 ]
-"""What ``preset=grpo`` sets, for a run beside others; the rollout manager stays this recipe's, with no refinements."""
+"""``preset=grpo`` for a run beside others: the rollout manager stays this recipe's, with no refinements."""
 
 Run = list[str] | dict[str, Any]
 """What a run sets: Hydra overrides, or the values themselves, as in a YAML file."""
