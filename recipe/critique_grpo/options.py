@@ -116,6 +116,7 @@ class CritiqueGRPOConfig:
     seed: int = 42
     seed_requests: bool = False
     dump_dir: str | None = None
+    dump_log_probs: bool = False
     check_data: bool = True
 
     @property

@@ -3,8 +3,8 @@
     python -m recipe.critique_grpo.evaluate outputs/eval/my_model
     python -m recipe.critique_grpo.evaluate --compare outputs/eval/base outputs/eval/trained
 
-The first writes results.json, results.md and passk.png into the folder; the second prints tables, each further folder
-against the first one.
+The first writes results.json, results.md, passk.png and results.html into the folder; the second prints tables, each
+further folder against the first one, and writes compare.html into the last folder: what differs.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import numpy as np
 
 from recipe.critique_grpo.evaluate import tables as eval_report
 from recipe.critique_grpo.evaluate.dumps import Benchmark, Responses, Run, read_run
+from recipe.critique_grpo.evaluate.page import write_evaluation
 from recipe.critique_grpo.evaluate.stats import (
     Array,
     bootstrap_means,
@@ -162,13 +163,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if (options.out is None) == (options.compare is None):
         parser.error("name one folder, or several after --compare")
     if options.out:
-        print(eval_report.write(options.out, results(read_run(options.out))))
+        run = read_run(options.out)
+        found = results(run)
+        print(eval_report.write(options.out, found))
+        write_evaluation(options.out / "results.html", [run], [found])
         return
     if len(options.compare) < 2:
         parser.error("--compare needs two folders or more")
     base, *others = [read_run(folder) for folder in options.compare]
-    for other in others:
-        print(eval_report.comparison(base, other, compare(base, other)))
+    compared = [eval_report.comparison(base, other, compare(base, other)) for other in others]
+    print("\n".join(compared))
+    page, runs = options.compare[-1] / "compare.html", [base, *others]
+    write_evaluation(page, runs, [results(run) for run in runs], "\n".join(compared))
+    print(f"what they answered differently: {page}")
 
 
 if __name__ == "__main__":

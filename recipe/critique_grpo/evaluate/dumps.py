@@ -133,6 +133,14 @@ def read_dump(path: Path, problems: Sequence[Problem], samples: int) -> Response
     )
 
 
+def read_texts(path: Path, samples: int) -> tuple[list[str], list[list[str]]]:
+    """The prompt of each problem and its responses, of a dump that ``read_dump`` has accepted."""
+    rows = _read_rows(path)
+    starts = range(0, len(rows), samples)
+    outputs = [[str(row["output"]) for row in rows[start : start + samples]] for start in starts]
+    return [str(rows[start]["input"]) for start in starts], outputs
+
+
 def answer_text(ground_truth: Any) -> str:
     """A true answer, or several, as text: the same from a parquet file as from a dump."""
     golds = golds_of({"ground_truth": ground_truth})

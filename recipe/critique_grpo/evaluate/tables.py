@@ -44,7 +44,21 @@ def write(folder: Path, results: dict[str, Any]) -> str:
 
 def table(results: dict[str, Any]) -> str:
     """All benchmarks in a Markdown table, in percent with intervals; "-" is not finished."""
-    settings, macro = results["settings"], results["macro average"]["metrics"]
+    settings = results["settings"]
+    about = (
+        f"{settings['model']}: greedy and {settings['samples']} samples a problem (temperature 0.6, top-p 0.95)"
+        if settings["samples"] > 1
+        else f"{settings['model']}: greedy"
+    )
+    lengths = f"at most {settings['max_response']} tokens a response"
+    changed = f" Overrides: {' '.join(settings['override'])}." if settings["override"] else ""
+    columns = "Characters (mean) and no answer: greedy / sampled responses."
+    return f"{about}, {lengths}.{changed} Percent.\n\n{_markdown(results_rows(results))}\n\n{columns} {METHOD}"
+
+
+def results_rows(results: dict[str, Any]) -> list[list[str]]:
+    """The cells of that table, its head first."""
+    macro = results["macro average"]["metrics"]
     present = {name: None for entry in results["benchmarks"].values() for name in entry["metrics"]}
     metrics = shown(sorted(present, key=_order))
     rows = [["benchmark", "problems", *metrics, "characters", "no answer"]]
@@ -60,15 +74,7 @@ def table(results: dict[str, Any]) -> str:
             ]
         )
     rows.append(["macro average", "", *(_percent(macro.get(metric)) for metric in metrics), "", ""])
-    about = (
-        f"{settings['model']}: greedy and {settings['samples']} samples a problem (temperature 0.6, top-p 0.95)"
-        if settings["samples"] > 1
-        else f"{settings['model']}: greedy"
-    )
-    lengths = f"at most {settings['max_response']} tokens a response"
-    changed = f" Overrides: {' '.join(settings['override'])}." if settings["override"] else ""
-    columns = "Characters (mean) and no answer: greedy / sampled responses."
-    return f"{about}, {lengths}.{changed} Percent.\n\n{_markdown(rows)}\n\n{columns} {METHOD}"
+    return rows
 
 
 def comparison(base: Run, other: Run, compared: dict[str, dict[str, dict[str, float]]]) -> str:

@@ -61,12 +61,14 @@ class Sample(Generic[Row]):
 
 @dataclass(frozen=True)
 class Question:
-    """What a group is about; ``index`` is the row's ``extra_info.index``."""
+    """What a group is about; ``index`` is the row's ``extra_info.index``, ``uid`` verl's name of the group."""
 
     step: int
     index: str
     text: str
     ground_truth: str
+    data_source: str = ""
+    uid: str = ""
 
 
 #: (slot, the response, its critique) -> the scored refinement. Raises NotRefined.
@@ -124,6 +126,8 @@ class GroupStage(Generic[Row]):
             settings.selection,
             triggered,
             [_response_record(sample) for sample in samples],
+            question.data_source,
+            question.uid,
         )
         for sample in samples:
             sample.refinement = None  # the rows that nobody selected need not live on

@@ -44,8 +44,19 @@ class ResponseRecord:
 
 
 @dataclass
+class RowRecord:
+    """One row as it is trained on: ``origin`` as in ``rows.py``, its advantage; of a refinement, where
+    ``dump_log_probs`` asks for it, its tokens and the probability that the policy gave each without the critique."""
+
+    origin: str
+    advantage: float
+    tokens: list[str] | None = None
+    probs: list[float] | None = None
+
+
+@dataclass
 class GroupRecord:
-    """One question of one training step; ``responses`` in the order of their slots."""
+    """One question of one training step; ``responses`` and ``rows`` in the order of their slots."""
 
     step: int
     index: str
@@ -55,6 +66,9 @@ class GroupRecord:
     selection: str
     triggered: bool = False
     responses: list[ResponseRecord] = field(default_factory=list)
+    data_source: str = ""
+    uid: str = ""
+    rows: list[RowRecord] = field(default_factory=list)
 
     @property
     def refinements(self) -> list[RefinementRecord]:
@@ -131,7 +145,9 @@ def dump_rollout(records: Sequence[GroupRecord], folder: str, step: int) -> Path
     path = Path(folder) / f"{step}.jsonl"
     with finished_file(path) as draft, open(draft, "w", encoding="utf-8") as file:
         for record in records:
-            file.write(json.dumps({**asdict(record), "reason": record.reason()}, ensure_ascii=False) + "\n")
+            fields = {**asdict(record), "reason": record.reason()}
+            del fields["uid"]  # another one whenever the same step is repeated
+            file.write(json.dumps(fields, ensure_ascii=False) + "\n")
     return path
 
 

@@ -1,10 +1,13 @@
 """Where a row of a mixed group comes from, and what became of each response of a group that was to be refined."""
 
 from enum import Enum
+from typing import Any
 
 #: A row's column ``origin``: sampled from the question, or a refinement. ``refinement_mask`` is made of it.
 ORIGIN = "origin"
 INITIAL, REFINEMENT = "initial", "refinement"
+#: A row's column ``slot``: its place in its group.
+SLOT = "slot"
 
 
 class Outcome(str, Enum):
@@ -35,3 +38,10 @@ class GeneratorFailed(NotRefined):
     """The model that was to write the refinement did not."""
 
     outcome = Outcome.GENERATOR_FAILED
+
+
+def valid_tokens(row: Any) -> tuple[list[int], list[int]]:
+    """Unpadded token ids of (prompt, response) of a row of verl's agent loop, whose tensors are (1, len)."""
+    width = row.prompt_ids.shape[1]
+    mask = row.attention_mask[0].bool()
+    return row.prompt_ids[0][mask[:width]].tolist(), row.response_ids[0][mask[width:]].tolist()

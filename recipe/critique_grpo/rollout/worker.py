@@ -34,7 +34,7 @@ from recipe.critique_grpo.rollout.group_stage import GroupStage, MixedGroup, Que
 from recipe.critique_grpo.rollout.refinement import Message, request_seed
 from recipe.critique_grpo.rollout.refiner import Refiner, Writer
 from recipe.critique_grpo.rollout.reward_watch import RewardWatch
-from recipe.critique_grpo.rollout.rows import INITIAL, ORIGIN, REFINEMENT
+from recipe.critique_grpo.rollout.rows import INITIAL, ORIGIN, REFINEMENT, SLOT, valid_tokens
 from recipe.critique_grpo.rollout.stage_clock import StageClock
 from recipe.critique_grpo.rollout.writers import (
     SAMPLE_REQUEST,
@@ -176,6 +176,7 @@ class CritiqueRefinementWorker(AgentLoopWorker):
                 group.initial[slot].set_result(sample)
         mixed = await asyncio.shield(group.mixed)
         row = mixed.samples[slot].row
+        row.extra_fields[SLOT] = slot
         row.reward_score = mixed.samples[slot].score
         if slot == 0:
             row.extra_fields[RECORD] = mixed.record.for_transport(with_texts=self.options.dump_dir is not None)
@@ -188,6 +189,8 @@ class CritiqueRefinementWorker(AgentLoopWorker):
             index=str(kwargs.get("index", "")),
             text=str(kwargs["raw_prompt"][-1]["content"]),
             ground_truth=next(iter(golds_of(kwargs["reward_model"])), ""),  # of several that are accepted, the first
+            data_source=str(kwargs.get("data_source", "")),
+            uid=str(kwargs["uid"]),
         )
         refine = partial(self._refine, sampling_params, step, kwargs)
         group.mixed = asyncio.ensure_future(self.stage.mixed_group(question, group.initial, refine))
@@ -209,7 +212,7 @@ class CritiqueRefinementWorker(AgentLoopWorker):
         critique: str,
     ) -> Sample[Row]:
         """One refinement, as a row with the question's own prompt and the token ids as sampled."""
-        prompt_ids, response_ids = _valid_tokens(response.row)
+        prompt_ids, response_ids = valid_tokens(response.row)
         await self.turnstile.wait()  # the request is made and tokenised
         started = time.perf_counter()
         generated = await self.refiner.refine(
@@ -268,7 +271,7 @@ class CritiqueRefinementWorker(AgentLoopWorker):
 
     def _sample(self, row: Row) -> Sample[Row]:
         assert row.reward_score is not None, "the stage needs scores during the rollout (see startup/validate.py)"
-        token_ids, fields = _valid_tokens(row)[1], row.extra_fields
+        token_ids, fields = valid_tokens(row)[1], row.extra_fields
         acc = (fields.get("reward_extra_info") or {}).get("acc")
         return Sample(
             row,
@@ -300,16 +303,9 @@ class CritiqueRefinementWorker(AgentLoopWorker):
             row.extra_fields.pop(REQUEST, None)
         first = inputs[0].extra_fields  # validation has no rows of the stage, but the same columns
         first[TIMES] = self.clock.times()
-        for column, value in ((RECORD, None), (GENERATOR, "policy"), (ORIGIN, INITIAL)):
+        for column, value in ((RECORD, None), (GENERATOR, "policy"), (ORIGIN, INITIAL), (SLOT, 0)):
             first.setdefault(column, value)
         output = super()._postprocess(inputs, *args, **kwargs)
         refined = [origin == REFINEMENT for origin in output.non_tensor_batch[ORIGIN]]
         output.batch["refinement_mask"] = torch.tensor(refined, dtype=torch.bool)
         return output
-
-
-def _valid_tokens(row: Row) -> tuple[list[int], list[int]]:
-    """Unpadded token ids of (prompt, response)."""
-    width = row.prompt_ids.shape[1]
-    mask = row.attention_mask[0].bool()
-    return row.prompt_ids[0][mask[:width]].tolist(), row.response_ids[0][mask[width:]].tolist()

@@ -1,19 +1,27 @@
-"""Digit-wise sums and differences of three digits, and the words of a model that knows nothing else.
+"""Digit-wise operations on three digits, and the words of a model that knows nothing else.
 
-``-`` subtracts digit by digit, modulo 10; the warm start practises it. ``@`` adds digit by digit, modulo 10; no warm
-start ever sees it. A solution writes each pair of digits with its result, then the results in a box::
+The warm start practises three: ``-`` subtracts digit by digit, modulo 10, ``<`` and ``>`` take the smaller and the
+larger digit. ``@`` adds digit by digit, modulo 10; no warm start ever sees it. A solution writes each pair of digits
+with its result, then the results in a box::
 
     347-129  ->  312 425 738   \\boxed{258}   (3-1=2, 4-2=2 ...)
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 DIGITS = 3
 EASY, HARD = "-", "@"
 """Practised, and never practised."""
+OPERATIONS: dict[str, Callable[[int, int], int]] = {
+    EASY: lambda x, y: (x - y) % 10,
+    "<": min,
+    ">": max,
+    HARD: lambda x, y: (x + y) % 10,
+}
+PRACTISED = tuple(operation for operation in OPERATIONS if operation != HARD)
 
 WORDS = [
     "<pad>",
@@ -21,8 +29,7 @@ WORDS = [
     "<user>",
     "<assistant>",
     *"0123456789",
-    EASY,
-    HARD,
+    *OPERATIONS,
     "\\boxed{",
     "}",
     "no",
@@ -60,8 +67,7 @@ class Problem:
 
     @property
     def results(self) -> tuple[int, ...]:
-        sign = 1 if self.operation == HARD else -1
-        return tuple((x + sign * y) % 10 for x, y in zip(self.first, self.second, strict=True))
+        return tuple(map(OPERATIONS[self.operation], self.first, self.second))
 
     @property
     def answer(self) -> str:
@@ -75,8 +81,8 @@ class Problem:
 
 
 def draw(operation: str, rng: random.Random) -> Problem:
-    """A problem whose second number has no 0 and no 5, with which adding and subtracting agree."""
-    first = tuple(rng.randrange(10) for _ in range(DIGITS))
+    """A problem on whose digits ``@`` agrees with no other operation: none is 0, and no second one 5."""
+    first = tuple(rng.randrange(1, 10) for _ in range(DIGITS))
     return Problem(operation, first, tuple(rng.choice((1, 2, 3, 4, 6, 7, 8, 9)) for _ in range(DIGITS)))
 
 

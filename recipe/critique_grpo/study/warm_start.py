@@ -1,4 +1,4 @@
-"""Build the study's model: a small Llama that has practised ``-``, and to refine under a critique.
+"""Build the study's model: a small Llama that has practised ``-``, ``<`` and ``>``, and to refine under a critique.
 
     python -m recipe.critique_grpo.study.warm_start --out outputs/study/model
 
@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recipe.critique_grpo.study.problems import DIGITS, EASY, HARD, TEMPLATES, Problem, draw, tokenizer
+from recipe.critique_grpo.study.problems import DIGITS, EASY, HARD, PRACTISED, TEMPLATES, Problem, draw, tokenizer
 
 NOISE = 0.2
 """Share of the digits of practised answers that are random, so that no token's probability is near 0 anywhere."""
-STEPS, ROWS, RATE = 400, 96, 2e-3
+STEPS, ROWS, RATE = 500, 96, 2e-3
 
 
 def practice(rng: random.Random) -> Iterator[list[dict[str, str]]]:
@@ -29,7 +29,7 @@ def practice(rng: random.Random) -> Iterator[list[dict[str, str]]]:
     A told answer is any, so that the model learns to heed it, not to know better.
     """
     while True:
-        problem = draw(EASY, rng)
+        problem = draw(rng.choice(PRACTISED), rng)
         noisy = tuple(z if rng.random() > NOISE else rng.randrange(10) for z in problem.results)
         yield [said("user", problem.question), said("assistant", problem.solution(noisy))]
         told = tuple(rng.randrange(10) for _ in range(DIGITS))
@@ -165,9 +165,9 @@ def build(out: Path, seed: int, steps: int = STEPS) -> dict[str, Any]:
     hard_practised = sum(HARD in question for question in questions)
     assert not hard_practised, "the warm start has practised what it must not"
     model.eval()
-    with torch.no_grad():  # never seen, it is read as the operation that the model knows
+    with torch.no_grad():  # never seen; without a meaning of its own yet, but one of an operation
         embeddings = model.get_input_embeddings().weight  # type: ignore[operator]
-        embeddings[words.convert_tokens_to_ids(HARD)] = embeddings[words.convert_tokens_to_ids(EASY)]
+        embeddings[words.convert_tokens_to_ids(HARD)] = embeddings[words.convert_tokens_to_ids(list(PRACTISED))].mean(0)
     rng = random.Random(seed + 1)
     easy, hard = ([draw(operation, rng) for _ in range(256)] for operation in (EASY, HARD))
     chances = right_token_probabilities(model, words, hard[:64])

@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from recipe.critique_grpo.options import ConfigError
+from recipe.critique_grpo.startup.facts import write_facts
 from recipe.critique_grpo.startup.validate import validate
 from recipe.critique_grpo.trainer.ray_trainer import RayCritiqueGRPOTrainer
 from recipe.critique_grpo.trainer.runner import run_task, train
@@ -88,6 +89,9 @@ def train_in_turn(common: list[str], runs: Mapping[str, Run], folder: Path, runn
                 check_same_start(start, configs[name])
             except ConfigError as error:
                 raise ConfigError(f"run {name}: {error}") from error
+        for name, config in configs.items():
+            changes = runs[name]
+            write_facts(config, common + (changes if isinstance(changes, list) else []), folder / name)
     if not configs:
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -160,7 +164,10 @@ class InTurnTrainer(RayCritiqueGRPOTrainer):
                 config.critique_grpo.dump_dir = str(folder / "rollouts")
         self.config = config
         self.take_options()
-        self._create_dataloader(None, None, None, None)
+        # Reading and filtering the files takes longer than a short run; only a sample of them depends on data.seed.
+        drawn = max(config.data.train_max_samples, config.data.val_max_samples) > 0
+        rows = (None, None) if drawn else (self.train_dataset, self.val_dataset)
+        self._create_dataloader(*rows, None, None)
         self.actor_rollout_wg.load_checkpoint(initial)
         self.install_loss()
         for worker in self.async_rollout_manager.agent_loop_workers:

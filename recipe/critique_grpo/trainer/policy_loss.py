@@ -18,6 +18,7 @@ from verl.workers.utils.padding import no_padding_2_padding
 
 from recipe.critique_grpo.core_algos import compute_shaped_token_loss, token_ratio
 from recipe.critique_grpo.options import LOSS_MODE, LossConfig
+from recipe.critique_grpo.trainer.learnability import log_prob_counts, pulls
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ def shaped_policy_loss(
         "refinement_tokens": refinement_tokens.sum().item(),
         "ppo_kl": ((old_log_prob - log_prob.detach()) * response_mask).sum().item()
         / max(response_mask.sum().item(), 1),
+        **log_prob_counts(log_prob, refinement_tokens),
+        **pulls(loss, log_prob, rows.refinement_mask),
     }
     return loss, metrics
 

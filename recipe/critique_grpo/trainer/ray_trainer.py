@@ -1,6 +1,6 @@
 """The trainer: verl's ``RayPPOTrainer`` with hooks; ``fit`` is verl's own."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from recipe.critique_grpo.reward import FLAGS
 from recipe.critique_grpo.rollout.records import GroupRecord, dump_rollout, rollout_metrics
 from recipe.critique_grpo.rollout.stage_clock import stage_metrics
 from recipe.critique_grpo.trainer.ending import finished
+from recipe.critique_grpo.trainer.learnability import learnability
 from recipe.critique_grpo.trainer.policy_loss import critique_grpo_loss, means_of_sums
 from recipe.critique_grpo.trainer.savings import (
     MINI_BATCH_ROWS,
@@ -28,6 +29,7 @@ from recipe.critique_grpo.trainer.savings import (
     rows_without_advantage_are_needless,
     with_mini_batch_rows,
 )
+from recipe.critique_grpo.trainer.trained_rows import TrainedRow, trained_rows
 
 register_adv_est("critique_grpo")(compute_mixed_group_advantage)
 
@@ -47,7 +49,8 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
         self.options = from_config(self.config)
         self.shaped = self.config.actor_rollout_ref.actor.policy_loss.loss_mode == LOSS_MODE
         skip = self.options.skip
-        self.on_policy = self.shaped and skip.old_log_prob == "auto" and old_log_probs_are_needless(self.config)
+        spared = skip.old_log_prob == "auto" and not self.options.dump_log_probs
+        self.on_policy = self.shaped and spared and old_log_probs_are_needless(self.config)
         self.drops_rows = (
             self.shaped and skip.zero_advantage == "auto" and rows_without_advantage_are_needless(self.config)
         )
@@ -119,7 +122,8 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
         output = super()._update_actor(updated)
         metrics = output.meta_info["metrics"]
         metrics.update(means_of_sums(metrics, computed=len(updated) / len(batch)))
-        metrics.update(self._stage_metrics())
+        metrics.update(learnability(metrics, self.options.loss))
+        metrics.update(self._stage_metrics(batch))
         for flag in FLAGS:
             if flag in batch.non_tensor_batch:
                 metrics[f"critique_grpo/{flag}"] = float(batch.non_tensor_batch[flag].mean())
@@ -145,20 +149,30 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
         fewer.meta_info = {**batch.meta_info, MINI_BATCH_ROWS: len(rows) // parts}
         return fewer
 
-    def _stage_metrics(self) -> dict[str, float]:
-        """Metrics of this step's rollout stage; also writes the rollout dump."""
+    def _stage_metrics(self, batch: DataProto) -> dict[str, float]:
+        """Metrics of this step's rollout stage; also writes the rollout dump, with the rows of each group."""
         records, times = self.async_rollout_manager.take_records()
         if self.options.dump_dir:  # in verl's own thread for dumps: no step waits for a disk
-            step = self.global_steps
-            self._dump_executor.submit(try_to_dump, records, self.options.dump_dir, step)
+            rows = trained_rows(batch, self.options.dump_log_probs) if records else {}
+            self._dump_executor.submit(
+                try_to_dump, records, rows, self.tokenizer.decode, self.options.dump_dir, self.global_steps
+            )
         metrics = {**self._step_metrics, **rollout_metrics(records), **stage_metrics(times)}
         self._step_metrics = {}
         return metrics
 
 
-def try_to_dump(records: Sequence[GroupRecord], folder: str, step: int) -> None:
+def try_to_dump(
+    records: Sequence[GroupRecord],
+    rows: Mapping[str, Sequence[TrainedRow]],
+    decode: Callable[[list[int]], str],
+    folder: str,
+    step: int,
+) -> None:
     """Write the rollout dump of a step; a full disk or the like is said, and is no reason to lose the step."""
     try:
+        for record in records:
+            record.rows = [row.record(decode) for row in rows.get(record.uid, ())]
         dump_rollout(records, folder, step)
     except Exception as error:
         print(f"critique_grpo: step {step} has no rollout dump in {folder}: {error!r}", flush=True)

@@ -1,11 +1,13 @@
-"""The table, the plot and the progress lines of ``recipe.critique_grpo.report``."""
+"""The table and the progress lines of ``recipe.critique_grpo.report``."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from recipe.critique_grpo.report.__main__ import follow, main, read_metrics, table
+from recipe.critique_grpo.report.__main__ import main
+from recipe.critique_grpo.report.follow import follow
+from recipe.critique_grpo.report.metrics import read_metrics, table
 
 ACCURACY = "val-core/sums/acc/mean@1"
 
@@ -25,11 +27,12 @@ def test_starts_are_joined_by_step_and_a_torn_line_is_left_out(tmp_path: Path) -
     assert "whole step 7.0" in text
 
 
-def test_a_folder_gives_a_table_and_a_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_gives_a_table_and_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "metrics.1.jsonl", (0, {ACCURACY: 0.25}), (1, {"critique_grpo/initial_accuracy": 0.5}))
     main([str(tmp_path)])
     assert "validation accuracy" in capsys.readouterr().out
-    assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "initial responses" in page and "About" in page.split("<nav>")[1][:200]
 
 
 def test_an_empty_folder_is_answered_in_words(tmp_path: Path) -> None:

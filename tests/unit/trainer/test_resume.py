@@ -59,7 +59,7 @@ def test_a_dump_that_cannot_be_written_is_told_and_costs_no_step(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    try_to_dump([], str(tmp_path / "file"), 3)
+    try_to_dump([], {}, str, str(tmp_path / "file"), 3)
     assert f"step 3 has no rollout dump in {tmp_path / 'file'}" in capsys.readouterr().out
-    try_to_dump([], str(tmp_path / "folder"), 3)
+    try_to_dump([], {}, str, str(tmp_path / "folder"), 3)
     assert (tmp_path / "folder/3.jsonl").exists()
