@@ -25,4 +25,4 @@ IFS=';' read -ra methods <<<"${METHODS:-GRPO;indicative_gt}"
 read -ra seeds <<<"${SEEDS:-0 1 2}"
 "$python" -u -m recipe.critique_grpo.study.run --out "$out" --steps "${STEPS:-300}" --methods "${methods[@]}" \
   --seeds "${seeds[@]}" -- "$@"
-"$python" -m recipe.critique_grpo.study.table --out "$out" | tee "$out/table.md"
+"$python" -m recipe.critique_grpo.study.report --out "$out"

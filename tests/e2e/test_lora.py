@@ -10,6 +10,8 @@ from conftest import REPO, run_logged
 from test_training import TRAIN, lines
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from recipe.critique_grpo.report.__main__ import main as report
+
 pytestmark = pytest.mark.e2e
 
 
@@ -27,6 +29,8 @@ def test_the_export_of_a_lora_run_answers_as_the_policy_does(
         "actor_rollout_ref.rollout.calculate_log_probs=true",
         "algorithm.rollout_correction.rollout_is=token",
         "critique_grpo.refinement.trigger=always",
+        f"critique_grpo.dump_dir={tmp_path}/rollouts",
+        "critique_grpo.dump_log_probs=true",
         f"reward.custom_reward_function.path={REPO}/tests/e2e/rewards.py",
         f"+reward.custom_reward_function.reward_kwargs.current={tmp_path}/current",
         f"trainer.default_local_dir={tmp_path}/checkpoints",
@@ -43,6 +47,16 @@ def test_the_export_of_a_lora_run_answers_as_the_policy_does(
         assert step["data"]["actor/grad_norm"] > 0
         assert step["data"]["rollout_corr/rollout_is_mean"] == pytest.approx(1, abs=1e-3)
         assert step["data"]["training/rollout_probs_diff_max"] < 1e-4, "also of refinements, which are left alone"
+
+    for group in lines(tmp_path / "rollouts" / "2.jsonl"):
+        (refined,) = [row for row in group["rows"] if row["origin"] == "refinement"]
+        (chosen,) = [one["refinement"] for one in group["responses"] if one["outcome"] == "selected"]
+        assert len(refined["tokens"]) == len(refined["probs"]) == chosen["tokens"]
+        assert all(0 < chance <= 1 for chance in refined["probs"])
+        assert sum(row["advantage"] for row in group["rows"]) == pytest.approx(0, abs=1e-5)
+    report([str(tmp_path)])
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "actor_rollout_ref.model.lora_rank" in page and "Seconds by stage" in page and 'id="step-2"' in page
 
     model = tmp_path / "model"
     run_logged(

@@ -1,6 +1,8 @@
 """vLLM plugin for a CPU server: weight updates, seeded requests (entry point ``vllm.general_plugins``)."""
 
 import functools
+import multiprocessing
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -72,9 +74,16 @@ def rewind_seeded_requests() -> None:
     CPUModelRunner._sample, CPUModelRunner._bookkeeping_sync = _sample, _bookkeeping_sync
 
 
+def has_no_model() -> bool:
+    """Whether this is a scheduler's process whose model runs in another one: what is installed below takes seconds to
+    import, and there is nothing in it for a scheduler."""
+    name, one_process = multiprocessing.current_process().name, os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") == "0"
+    return name.startswith("EngineCore") and not one_process
+
+
 def register() -> None:
     """Called by vLLM in each of its processes."""
-    if not enabled():
+    if not enabled() or has_no_model():
         return
     try:
         keep_linear_weights()

@@ -42,6 +42,11 @@ def validate(config: DictConfig) -> CritiqueGRPOConfig:
             f"actor_rollout_ref.rollout.agent.num_workers ({rollout.agent.num_workers}) exceeds data.train_batch_size "
             f"({data.train_batch_size}); groups are dispatched whole, so use at most one worker per prompt."
         )
+    if options.dump_log_probs and not (options.dump_dir and options.refines):
+        problems.append(
+            "critique_grpo.dump_log_probs is on, but there is no dump of refinements to write them to: set "
+            "critique_grpo.dump_dir, or switch it off; it costs the pass for old log-probs."
+        )
     problems += _critic_problems(options)
     if options.active:
         problems += _stage_problems(config, options)

@@ -3,13 +3,16 @@
 from recipe.critique_grpo.trainer.in_turn import VERLS_GRPO
 
 
-def refining(critique: str, *, weights: str = "per_set", gamma: float = 0.1, shaping: str = "rational") -> list[str]:
+def refining(
+    critique: str, *overrides: str, weights: str = "per_set", gamma: float = 0.1, shaping: str = "rational"
+) -> list[str]:
     """Critique-GRPO with this type of critique."""
     return [
         f"critique_grpo.critique.type={critique}",
         f"critique_grpo.loss.set_weights={weights}",
         f"critique_grpo.loss.gamma={gamma}",
         f"critique_grpo.loss.shaping={shaping}",
+        *overrides,
     ]
 
 
@@ -29,5 +32,18 @@ METHODS: dict[str, list[str]] = {
     "indicative_gt, no shaping": refining("indicative_gt", shaping="none"),
     "indicative_gt, no shaping, equal weights": refining("indicative_gt", shaping="none", weights="equal"),
     **{f"indicative_gt, gamma {gamma}": refining("indicative_gt", gamma=gamma) for gamma in (0.01, 0.3, 0.9)},
+    **{
+        f"indicative_gt, {8 - k} initial rows and {k} refined": refining(
+            "indicative_gt", f"critique_grpo.refinement.num={k}"
+        )
+        for k in (2, 4)
+    },
+    "indicative_gt, every group refined": refining("indicative_gt", "critique_grpo.refinement.trigger=always"),
+    "indicative_gt, clipped": refining(
+        "indicative_gt",
+        "critique_grpo.loss.clip_ratio_low=0.2",
+        "critique_grpo.loss.clip_ratio_high=0.2",
+        "critique_grpo.loss.clip_refinement=true",
+    ),
 }
 HEADLINE = ("GRPO", "indicative_gt")

@@ -2,22 +2,30 @@
 
     python -m recipe.critique_grpo.study.run --out outputs/study --methods GRPO indicative_gt --seeds 0 1 2
 
-Finished runs are kept, so an interrupted study goes on. ``table.py`` makes a table of them.
+Finished runs are kept, so an interrupted study goes on. ``report.py`` reports on them.
 """
 
 import argparse
 import json
 import random
+import shutil
 from pathlib import Path
+from typing import Any
 
+import ray
 import yaml
 
 from recipe.critique_grpo.study import problems, warm_start
+from recipe.critique_grpo.study.final import FINAL, evaluate
 from recipe.critique_grpo.study.methods import HEADLINE, METHODS
-from recipe.critique_grpo.trainer.in_turn import train_in_turn
+from recipe.critique_grpo.trainer.in_turn import InTurnTrainer, train_in_turn
+from recipe.critique_grpo.trainer.runner import run_task
 
 TRAINED, HELD_OUT = 512, 256
 """Problems of each family."""
+PROMPTS, SAMPLES = 16, 8
+ROWS = PROMPTS * SAMPLES
+"""Of an update."""
 
 
 def write_data(folder: Path, seed: int = 0) -> None:
@@ -43,18 +51,18 @@ def common(folder: Path, steps: int, every: int) -> list[str]:
         "tier=cpu",
         f"data.train_files='{folder}/data/train.parquet'",
         f"data.val_files='{folder}/data/val.parquet'",
-        "data.train_batch_size=16",
+        f"data.train_batch_size={PROMPTS}",
         "data.max_prompt_length=16",
         "data.max_response_length=20",
         f"critique_grpo.critique.templates='{folder}/data/templates.yaml'",
         "critique_grpo.refinement.max_prompt_length=48",
         f"actor_rollout_ref.model.path='{folder}/model'",
-        "actor_rollout_ref.actor.ppo_mini_batch_size=16",
+        f"actor_rollout_ref.actor.ppo_mini_batch_size={PROMPTS}",
         "actor_rollout_ref.actor.use_dynamic_bsz=true",
         "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=8192",
-        "actor_rollout_ref.actor.optim.lr=2e-4",
+        "actor_rollout_ref.actor.optim.lr=3e-4",
         "actor_rollout_ref.actor.optim.weight_decay=0.0",
-        "actor_rollout_ref.rollout.n=8",
+        f"actor_rollout_ref.rollout.n={SAMPLES}",
         "actor_rollout_ref.rollout.max_model_len=96",
         "actor_rollout_ref.rollout.max_num_seqs=256",
         f"trainer.total_training_steps={steps}",
@@ -69,6 +77,26 @@ def common(folder: Path, steps: int, every: int) -> list[str]:
 def seeded(seed: int) -> list[str]:
     """Order of the data, every sample, every choice among refinements."""
     return [f"data.seed={seed}", f"critique_grpo.seed={seed}"]
+
+
+class StudyTrainer(InTurnTrainer):
+    """Measures every run's last weights on the held-out problems; keeps what was measured, and not the weights."""
+
+    def end(self, folder: Path) -> None:
+        last = folder / "last"
+        self.actor_rollout_wg.save_checkpoint(str(last), None, 0, None)
+        found = evaluate(last / "huggingface", Path(self.config.data.val_files))
+        (folder / FINAL).write_text(json.dumps(found) + "\n", encoding="utf-8")
+        shutil.rmtree(last)
+
+
+@ray.remote
+class StudyRunner:
+    """verl's task runner with this trainer."""
+
+    def run(self, config: Any) -> None:
+        """Train in this actor."""
+        run_task(config, StudyTrainer)
 
 
 def main() -> None:
@@ -89,7 +117,8 @@ def main() -> None:
     if not (out / "model" / "warm_start.json").exists():
         print(json.dumps(warm_start.build(out / "model", seed=0), indent=1), flush=True)
     runs = {f"{name}/{seed}": [*METHODS[name], *seeded(seed)] for seed in arguments.seeds for name in arguments.methods}
-    train_in_turn([*common(out, arguments.steps, arguments.every), *arguments.overrides], runs, out / "runs")
+    settings = [*common(out, arguments.steps, arguments.every), *arguments.overrides]
+    train_in_turn(settings, runs, out / "runs", StudyRunner)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ model solves either family, and the probability that it gives the right tokens o
 import argparse
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,18 +108,26 @@ def train(model: nn.Module, words: Any, seed: int, steps: int) -> list[str]:
     return questions
 
 
-def solved(model: nn.Module, words: Any, problems: list[Problem], samples: int = 0) -> float:
-    """Share of the problems that are solved: greedily, or by at least one of so many samples (temperature 1)."""
-    prompts = [[said("user", problem.question)] for problem in problems for _ in range(max(1, samples))]
-    texts = answers(model, words, prompts, samples > 0)
-    wanted = [problem.answer for problem in problems for _ in range(max(1, samples))]
+def right_answers(
+    model: nn.Module, words: Any, questions: Sequence[str], answers: Sequence[str], samples: int = 0
+) -> Tensor:
+    """(problems, samples) bool: which answers are right, of so many samples (temperature 1), or greedily, of one."""
+    each = max(1, samples)
+    texts = written(model, words, [[said("user", one)] for one in questions for _ in range(each)], samples > 0)
+    wanted = [answer for answer in answers for _ in range(each)]
     right = [text.endswith(f"\\boxed{{{answer}}}") for text, answer in zip(texts, wanted, strict=True)]
-    return torch.tensor(right).view(len(problems), -1).any(dim=1).float().mean().item()
+    return torch.tensor(right).view(len(questions), each)
+
+
+def solved(model: nn.Module, words: Any, problems: list[Problem], samples: int = 0) -> float:
+    """Share of the problems that are solved greedily, or by at least one of so many samples."""
+    questions, answers = [problem.question for problem in problems], [problem.answer for problem in problems]
+    return right_answers(model, words, questions, answers, samples).any(dim=1).float().mean().item()
 
 
 def refined(model: nn.Module, words: Any, problems: list[Problem]) -> float:
     """Share of the problems that are solved in a second attempt, told the answer."""
-    first = answers(model, words, [[said("user", problem.question)] for problem in problems], False)
+    first = written(model, words, [[said("user", problem.question)] for problem in problems], False)
     told = TEMPLATES["indicative_gt_wrong"]
     prompts = [
         [
@@ -129,12 +137,12 @@ def refined(model: nn.Module, words: Any, problems: list[Problem]) -> float:
         ]
         for problem, text in zip(problems, first, strict=True)
     ]
-    second = answers(model, words, prompts, False)
+    second = written(model, words, prompts, False)
     return sum(f"{{{one.answer}}}" in text for one, text in zip(problems, second, strict=True)) / len(problems)
 
 
 @torch.no_grad()
-def answers(model: nn.Module, words: Any, prompts: list[list[dict[str, str]]], sample: bool) -> list[str]:
+def written(model: nn.Module, words: Any, prompts: list[list[dict[str, str]]], sample: bool) -> list[str]:
     """What the model answers to prompts of equal length."""
     told = [words.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False) for prompt in prompts]
     given = torch.tensor([words.encode(text, add_special_tokens=False) for text in told])

@@ -70,7 +70,8 @@ def train_in_turn(common: list[str], runs: Mapping[str, Run], folder: Path, runn
     # No checkpoint is gone on from, or written, but the start itself, which has to be whole.
     common = [*common, "trainer.resume_mode=disable", "trainer.save_freq=-1"]
     common += [
-        f"actor_rollout_ref.actor.checkpoint.{kind}_contents=[model,optimizer,extra]" for kind in ("save", "load")
+        "actor_rollout_ref.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]",
+        "actor_rollout_ref.actor.checkpoint.load_contents=[model,optimizer,extra]",
     ]
     with initialize_config_dir(str(CONFIG), version_base=None):
         start = compose("critique_grpo_trainer", overrides=common)
@@ -148,6 +149,7 @@ class InTurnTrainer(RayCritiqueGRPOTrainer):
             try:
                 self.begin(config, own, initial)
                 super().fit()
+                self.end(own)
             except Exception as error:
                 (own / ERROR).write_text(str(error), encoding="utf-8")
             if (own / UNFINISHED).exists():
@@ -172,6 +174,9 @@ class InTurnTrainer(RayCritiqueGRPOTrainer):
         self.install_loss()
         for worker in self.async_rollout_manager.agent_loop_workers:
             self.renew(worker)
+
+    def end(self, folder: Path) -> None:
+        """Called after each run; a subclass may keep its weights."""
 
     def renew(self, worker: Any) -> None:
         """Let a rollout worker begin anew with this configuration; a new process imports for 15 seconds."""

@@ -149,6 +149,13 @@ def test_an_unknown_option_is_named(option: str) -> None:
     assert option.rsplit(".", 1)[-1] in refusal(**{f"critique_grpo__{option.replace('.', '__')}": 1})
 
 
+def test_log_probs_without_a_dump_are_refused() -> None:
+    with_log_probs: dict[str, Any] = {"critique_grpo__dump_log_probs": True}
+    assert "critique_grpo.dump_dir" in refusal(**with_log_probs)
+    assert "dump_log_probs" in refusal(**with_log_probs, critique_grpo__dump_dir="x", critique_grpo__refinement__num=0)
+    assert validate(composed(**with_log_probs, critique_grpo__dump_dir="x")).dump_log_probs
+
+
 @pytest.mark.parametrize("kind", ["cot", "self"])
 def test_a_fallback_does_not_tell_what_the_judge_must_not_know(kind: str) -> None:
     blind: dict[str, Any] = {"critique_grpo__judge__model": "judge", "critique_grpo__critique__reference": False}

@@ -10,11 +10,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from recipe.critique_grpo.startup.validate import validate
-from recipe.critique_grpo.study import problems
+from recipe.critique_grpo.study import final, problems, report, warm_start
+from recipe.critique_grpo.study.final import KS
 from recipe.critique_grpo.study.methods import METHODS
 from recipe.critique_grpo.study.problems import EASY, HARD, PRACTISED, Problem, distinct
 from recipe.critique_grpo.study.run import common, seeded, write_data
-from recipe.critique_grpo.study.table import lines, read
 from recipe.critique_grpo.study.warm_start import encode, practice
 from recipe.critique_grpo.trainer.in_turn import CONFIG, check_same_start
 
@@ -73,14 +73,53 @@ def test_every_method_is_a_valid_run_of_the_same_start(name: str) -> None:
     check_same_start(composed(base), run)
 
 
-def test_the_table_has_a_row_for_each_method_with_the_range_over_seeds(tmp_path: Path) -> None:
-    for seed, accuracy in enumerate((0.5, 0.7)):
-        folder = tmp_path / "runs" / "GRPO" / str(seed)
-        folder.mkdir(parents=True)
-        data = {"val-core/study/hard/acc/mean@1": accuracy, "val-core/study/easy/acc/mean@1": 1.0}
-        (folder / "metrics.jsonl").write_text(json.dumps({"step": 50, "data": data}) + "\n")
-    assert list(lines(read(tmp_path)))[:3] == [
-        "| hard, held out; updates: | seeds | 50 |",
-        "|---|---|---|",
-        "| GRPO | 2 | 60% (50% to 70%) |",
+def finished_run(folder: Path, method: str, seed: int, hard: list[bool]) -> None:
+    run = folder / "runs" / method / str(seed)
+    run.mkdir(parents=True)
+    accuracy = sum(hard) / len(hard)
+    lines = [
+        {"step": 0, "data": {"val-core/study/hard/acc/mean@1": 0.0, "val-core/study/easy/acc/mean@1": 1.0}},
+        {"step": 1, "data": {"response_length/mean": 10.0, "timing_s/step": 2.0, "actor/entropy": 0.5}},
+        {"step": 2, "data": {"val-core/study/hard/acc/mean@1": accuracy, "val-core/study/easy/acc/mean@1": 1.0}},
     ]
+    (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    family = {f"pass@{k}": 0.25 for k in KS}
+    final = {"hard": {"greedy": hard, **family}, "easy": {"greedy": [True] * len(hard), **family}}
+    (run / "final.json").write_text(json.dumps(final))
+    (run / "run.json").write_text(json.dumps({"commit": "abc123"}))
+
+
+def test_the_report_compares_methods_over_seeds_and_problems(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "warm_start.json").write_text(json.dumps({"questions practised with @": 0, "p": [0.1, 0.2]}))
+    for seed in range(3):
+        finished_run(tmp_path, "GRPO", seed, [False] * 12)
+        finished_run(tmp_path, "indicative_gt", seed, [True] * (8 + seed) + [False] * (4 - seed))
+    (tmp_path / "runs" / "retry" / "0").mkdir(parents=True)  # begun, and not finished
+    report.write(tmp_path, tmp_path / "docs")
+    text = (tmp_path / "docs" / "results.md").read_text()
+    assert "- questions practised with @: 0" in text and "- p: 0.1, 0.2" in text
+    assert "| GRPO | 3 | 0.0 [0.0, 0.0] | 100.0 [100.0, 100.0] | 25.0 |" in text
+    assert "| indicative_gt | 3 | 75.0 [54.3, 95.7] |" in text  # 75 +- 4.303 * 8.33 / sqrt(3)
+    assert "| indicative_gt | +75.0 [" in text and "| 0.0020 |" in text  # 2 of 2^10 sign patterns are as extreme
+    assert "retry" not in text
+    kept = json.loads((tmp_path / "docs" / "results.json").read_text())
+    assert len(kept) == 6 and kept[0]["tokens"] == 1280 and kept[0]["facts"] == {"commit": "abc123"}
+    assert "Hard problems, by tokens generated" in (tmp_path / "docs" / "report.html").read_text()
+    assert (tmp_path / "docs" / "hard.svg").exists()
+
+
+def test_without_a_finished_run_there_is_no_report(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="no run is finished"):
+        report.write(tmp_path, tmp_path / "docs")
+
+
+def test_last_weights_are_measured_on_every_held_out_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(final, "SAMPLED", 3)
+    write_data(tmp_path / "data")
+    words = problems.tokenizer()
+    warm_start.build_model(words, 0).save_pretrained(tmp_path / "model")
+    words.save_pretrained(tmp_path / "model")
+    found = final.evaluate(tmp_path / "model", tmp_path / "data" / "val.parquet")
+    assert found.keys() == {"easy", "hard"}
+    assert found["hard"]["greedy"] == [False] * 256 and found["hard"]["pass@64"] == 0.0

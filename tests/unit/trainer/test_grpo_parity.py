@@ -55,6 +55,7 @@ CPU_TIER = {
     "actor_rollout_ref.rollout.engine_kwargs.vllm.block_size": 32,
     "reward.num_workers": 1,
     "data.dataloader_num_workers": 0,
+    "data.filter_overlong_prompts_workers": None,
     "trainer.device": "cpu",
     "trainer.n_gpus_per_node": 1,
     "ray_kwargs.ray_init.num_cpus": 32,

@@ -5,6 +5,7 @@ The tests called ``test_upstream_...`` fail when verl, vLLM or torch solve a hur
 
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -384,6 +385,28 @@ def test_a_vllm_plugin_that_cannot_be_installed_ends_the_process(step: str, monk
         vllm_plugin.register()
     monkeypatch.delenv("VERL_PLATFORM")
     vllm_plugin.register()  # nothing to install, nothing to fail
+
+
+@pytest.mark.parametrize(
+    ("process", "in_one", "installed"),
+    [
+        ("EngineCore", "1", False),
+        ("EngineCore_DP1", "1", False),
+        ("EngineCore", "0", True),
+        ("VllmWorker-0", "1", True),
+    ],
+)
+def test_a_scheduler_without_a_model_imports_nothing_for_one(
+    process: str, in_one: str, installed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = []
+    for step in ("keep_linear_weights", "clone_received_weights", "rewind_seeded_requests"):
+        monkeypatch.setattr(vllm_plugin, step, lambda: done.append(1))
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", in_one)
+    monkeypatch.setattr(multiprocessing.current_process(), "name", process)
+    vllm_plugin.register()
+    assert len(done) == (3 if installed else 0)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,288 @@
+"""The study's report: a page with curves, tables in Markdown, a picture, and the numbers behind them.
+
+python -m recipe.critique_grpo.study.report --out outputs/study --to docs/study
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from math import sqrt
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from recipe.critique_grpo.report.curves import Curve, panel
+from recipe.critique_grpo.report.metrics import Metrics, read_metrics
+from recipe.critique_grpo.report.page import table, write_page
+from recipe.critique_grpo.study.final import FINAL, KS, SAMPLED
+from recipe.critique_grpo.study.methods import METHODS
+from recipe.critique_grpo.study.run import ROWS
+from recipe.critique_grpo.trainer.in_turn import finished
+
+FAMILIES = ("hard", "easy")
+T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+"""97.5% quantile of Student's t by degrees of freedom."""
+BASE = "GRPO"
+PICTURED = ("GRPO", "retry", "indicative", "indicative_gt, equal weights", "indicative_gt")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run: its metrics by step, and what its last weights can do (``final.py``)."""
+
+    method: str
+    seed: int
+    steps: Mapping[int, Metrics]
+    final: Mapping[str, Any]
+    facts: Mapping[str, Any]
+
+    def accuracy(self, family: str) -> dict[int, float]:
+        """Greedy accuracy on the held-out problems of a family, by update."""
+        name = f"val-core/study/{family}/acc/mean@1"
+        return {step: metrics[name] for step, metrics in self.steps.items() if name in metrics}
+
+    def mean_of(self, name: str) -> float | None:
+        """A metric's mean over the updates that have it."""
+        values = [metrics[name] for metrics in self.steps.values() if name in metrics]
+        return mean(values) if values else None
+
+    def tokens(self) -> dict[int, float]:
+        """Tokens generated up to each update, refinements included."""
+        total, found = 0.0, {0: 0.0}
+        for step, metrics in self.steps.items():
+            if "response_length/mean" in metrics:
+                sampled = metrics.get("critique_grpo/tokens/sample") or ROWS * metrics["response_length/mean"]
+                total += sampled + metrics.get("critique_grpo/tokens/refine", 0.0)
+            found[step] = total
+        return found
+
+
+def read(out: Path) -> dict[str, list[Result]]:
+    """All finished runs by method, in the order of ``METHODS``."""
+    found: dict[str, list[Result]] = {}
+    for method in METHODS:
+        for run in sorted((out / "runs" / method).glob("*")):
+            if finished(run) and (run / FINAL).exists():
+                final = json.loads((run / FINAL).read_text(encoding="utf-8"))
+                facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
+                found.setdefault(method, []).append(Result(method, int(run.name), read_metrics(run), final, facts))
+    return found
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean, and the ends of its 95% interval by Student's t over seeds (the value itself for one seed)."""
+    middle = mean(values)
+    half = T_95[min(len(values) - 1, 9)] * stdev(values) / sqrt(len(values)) if len(values) > 1 else 0.0
+    return middle, middle - half, middle + half
+
+
+def share(values: Sequence[float]) -> str:
+    """Mean and interval in percent, within 0 and 100."""
+    middle, low, high = (100 * min(max(one, 0.0), 1.0) for one in interval(values))
+    return f"{middle:.1f} [{low:.1f}, {high:.1f}]" if len(values) > 1 else f"{middle:.1f}"
+
+
+def main_rows(results: Mapping[str, Sequence[Result]]) -> Iterator[list[str]]:
+    """The head and a row for each method: what its last weights can do on held-out problems."""
+    yield ["method", "seeds", *(f"{f}, greedy %" for f in FAMILIES), *(f"hard, pass@{k} %" for k in KS)]
+    for method, runs in results.items():
+        greedy = [share([mean(run.final[family]["greedy"]) for run in runs]) for family in FAMILIES]
+        passed = [f"{100 * mean(run.final['hard'][f'pass@{k}'] for run in runs):.1f}" for k in KS]
+        yield [method, str(len(runs)), *greedy, *passed]
+
+
+def training_rows(results: Mapping[str, Sequence[Result]]) -> Iterator[list[str]]:
+    """The head and a row for each method: what happened in training, means over updates and seeds."""
+    columns: dict[str, tuple[str, Callable[[float], str]]] = {
+        "refinements correct %": ("critique_grpo/refinement_success", _percent),
+        "groups refined %": ("critique_grpo/trigger_rate", _percent),
+        "rows without advantage %": ("critique_grpo/zero_advantage_fraction", _percent),
+        "pull of refined rows %": ("critique_grpo/refined_pull_share", _percent),
+        "10% quantile of p": ("critique_grpo/refinement_prob_q10", "{:.3f}".format),
+        "seconds an update": ("timing_s/step", "{:.1f}".format),
+    }
+    yield ["method", *columns, "tokens generated", "entropy, last update"]
+    for method, runs in results.items():
+        cells = []
+        for name, shown in columns.values():
+            values = [value for run in runs if (value := run.mean_of(name)) is not None]
+            cells.append(shown(mean(values)) if values else "-")
+        tokens = mean(max(run.tokens().values()) for run in runs)
+        entropies = [run.steps[max(run.steps)].get("actor/entropy") for run in runs]
+        known = [entropy for entropy in entropies if entropy is not None]
+        yield [method, *cells, f"{tokens:.0f}", f"{mean(known):.3f}" if known else "-"]
+
+
+def comparison_rows(results: Mapping[str, Sequence[Result]]) -> Iterator[list[str]]:
+    """The head and a row for each method: its difference to GRPO, problem by problem (means over seeds)."""
+    import numpy as np
+
+    from recipe.critique_grpo.evaluate.stats import bootstrap_means, interval, sign_flip_p
+
+    def of_problems(runs: Sequence[Result], family: str) -> Any:
+        return np.mean([run.final[family]["greedy"] for run in runs], axis=0)
+
+    yield ["method", *(cell for family in FAMILIES for cell in (f"{family}: difference to {BASE}, points", "p"))]
+    for method, runs in results.items():
+        if method == BASE or BASE not in results:
+            continue
+        cells = []
+        for family in FAMILIES:
+            difference = of_problems(runs, family) - of_problems(results[BASE], family)
+            low, high = interval(bootstrap_means([difference[:, None]]))
+            ends = f"[{100 * low[0]:+.1f}, {100 * high[0]:+.1f}]"
+            cells += [f"{100 * difference.mean():+.1f} {ends}", f"{sign_flip_p([difference]):.4f}"]
+        yield [method, *cells]
+
+
+def settings_rows(results: Mapping[str, Sequence[Result]]) -> Iterator[list[str]]:
+    """The head and a row for each method: seeds, and what sets it apart from the others."""
+    yield ["method", "seeds", "overrides"]
+    for method, runs in results.items():
+        yield [method, ", ".join(str(run.seed) for run in runs), " ".join(METHODS[method])]
+
+
+def curves(results: Mapping[str, Sequence[Result]], family: str, against: str = "updates") -> list[Curve]:
+    """Mean accuracy over seeds with its interval, by updates or by tokens generated (mean over seeds)."""
+    found = []
+    for method, runs in results.items():
+        accuracies = [run.accuracy(family) for run in runs]
+        steps = sorted(set.intersection(*(set(one) for one in accuracies)))
+        places = [mean(run.tokens()[step] for run in runs) if against == "tokens" else float(step) for step in steps]
+        middle, low, high = zip(*(interval([one[step] for one in accuracies]) for step in steps), strict=True)
+        several = len(runs) > 1
+        found.append(
+            Curve(f"{method} ({len(runs)})", places, middle, low if several else None, high if several else None)
+        )
+    return found
+
+
+def metric_curves(results: Mapping[str, Sequence[Result]], name: str) -> list[Curve]:
+    """Mean of a metric over seeds."""
+    found = []
+    for method, runs in results.items():
+        steps = sorted({step for run in runs for step, metrics in run.steps.items() if name in metrics})
+        if steps:
+            values = [mean(run.steps[step][name] for run in runs if name in run.steps.get(step, {})) for step in steps]
+            found.append(Curve(method, steps, values))
+    return found
+
+
+def tables(results: Mapping[str, Sequence[Result]]) -> dict[str, list[list[str]]]:
+    """All tables by their titles."""
+    return {
+        "Held-out problems, after the last update": list(main_rows(results)),
+        "Against GRPO": list(comparison_rows(results)),
+        "In training": list(training_rows(results)),
+        "Settings": list(settings_rows(results)),
+    }
+
+
+NOTE = (
+    "Intervals: 95%, Student's t over seeds; in the comparison a percentile bootstrap over held-out problems. p: "
+    "two-sided sign-flip test over problems, on means over seeds. pass@k: unbiased, 64 samples at temperature 1 of "
+    f"{SAMPLED} problems."
+)
+
+
+def markdown(out: Path, results: Mapping[str, Sequence[Result]]) -> str:
+    """All of it as Markdown."""
+    facts = json.loads((out / "model" / "warm_start.json").read_text(encoding="utf-8"))
+    parts = ["## Before training", "\n".join(f"- {name}: {_plain(value)}" for name, value in facts.items())]
+    for title, rows in tables(results).items():
+        lines = ["| " + " | ".join(row) + " |" for row in rows]
+        parts += [f"## {title}", "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])]
+    return "\n\n".join([*parts, NOTE]) + "\n"
+
+
+def write(out: Path, to: Path) -> None:
+    """``results.md``, ``results.json``, ``report.html`` and ``hard.svg``."""
+    results = read(out)
+    if not results:
+        raise SystemExit(f"no run is finished in {out}/runs: scripts/study.sh trains them")
+    to.mkdir(parents=True, exist_ok=True)
+    text = markdown(out, results)
+    (to / "results.md").write_text(text, encoding="utf-8")
+    kept = [
+        {
+            "method": run.method,
+            "seed": run.seed,
+            **{family: run.accuracy(family) for family in FAMILIES},
+            "tokens": run.tokens()[max(run.steps)],
+            "final": run.final,
+            "facts": run.facts,
+        }
+        for runs in results.values()
+        for run in runs
+    ]
+    (to / "results.json").write_text(json.dumps(kept) + "\n", encoding="utf-8")
+    write_page(to / "report.html", "Critique-GRPO: the study", _parts(out, results))
+    picture({name: results[name] for name in PICTURED if name in results}, to / "hard.svg")
+    print(text)
+
+
+def _parts(out: Path, results: Mapping[str, Sequence[Result]]) -> Iterator[str]:
+    blocks = [
+        panel(f"{family.capitalize()} problems, held out", "updates", "accuracy", curves(results, family))
+        for family in FAMILIES
+    ]
+    tokens = curves(results, "hard", "tokens")
+    blocks.append(panel("Hard problems, by tokens generated", "tokens", "accuracy", tokens))
+    for title, name in (
+        ("Refinements correct", "critique_grpo/refinement_success"),
+        ("Groups refined", "critique_grpo/trigger_rate"),
+        ("Share of the pull of refined rows", "critique_grpo/refined_pull_share"),
+        ("Entropy", "actor/entropy"),
+    ):
+        if found := metric_curves(results, name):
+            blocks.append(panel(title, "updates", "", found))
+    yield f'<div class="curves">{"".join(blocks)}</div>'
+    facts = json.loads((out / "model" / "warm_start.json").read_text(encoding="utf-8"))
+    yield f"<h2>Before training</h2>{table([name, _plain(value)] for name, value in facts.items())}"
+    for title, rows in tables(results).items():
+        yield f"<h2>{escape(title)}</h2>{table(rows, head=True)}"
+    yield f'<p class="quiet">{escape(NOTE)}</p>'
+
+
+def picture(results: Mapping[str, Sequence[Result]], path: Path) -> None:
+    """Accuracy on hard held-out problems over updates, for the README."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4))
+    for curve in curves(results, "hard"):
+        (line,) = axes.plot(curve.x, curve.y, marker=".", label=f"{curve.name}")
+        if curve.low is not None and curve.high is not None:
+            axes.fill_between(curve.x, curve.low, curve.high, color=line.get_color(), alpha=0.15)
+    axes.set(xlabel="updates", ylabel="accuracy on held-out hard problems", ylim=(-0.02, 1.02))
+    axes.legend(title="method (seeds)", fontsize="small")
+    figure.tight_layout()
+    figure.savefig(path, format="svg")
+    plt.close(figure)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return ", ".join(map(_plain, value)) if isinstance(value, list) else str(value)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f}"
+
+
+def main(arguments: Iterable[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder of the study")
+    parser.add_argument("--to", type=Path, help="folder for the report (default: the study's)")
+    options = parser.parse_args(None if arguments is None else list(arguments))
+    write(options.out, options.to or options.out)
+
+
+if __name__ == "__main__":
+    main()
