@@ -87,7 +87,7 @@ def _curves(run: str, steps: Mapping[int, Metrics], metrics: Mapping[str, str]) 
 def panel(title: str, x_title: str, y_title: str, curves: Sequence[Curve]) -> str:
     """HTML of one plot and its table of values."""
     picture = figure(title, x_title, y_title, curves).to_html(
-        full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True}
+        full_html=False, include_plotlyjs=False, config={"displayModeBar": False, "responsive": True}
     )
     return f"<figure>{picture}{_values(title, x_title, curves)}</figure>"
 

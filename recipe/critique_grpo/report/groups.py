@@ -117,8 +117,8 @@ def _what(group: dict[str, Any], refinements: list[dict[str, Any]], longest: int
         yield "refined, and failed"
     elif not right:
         yield "failed, not refined"
-    if right == len(responses):
-        yield "all correct"
+    if right:
+        yield "all correct" if right == len(responses) else "correct in part"
     judged = [(one["critique"].get("verdict"), one["correct"]) for one in items if one["critique"]]
     if any(verdict is not None and verdict != correct for verdict, correct in judged):
         yield "critique disagrees"

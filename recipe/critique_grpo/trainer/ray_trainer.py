@@ -14,12 +14,14 @@ from verl.workers.utils.losses import ppo_loss
 
 from recipe.critique_grpo.core_algos import compute_mixed_group_advantage, refinement_set_weights
 from recipe.critique_grpo.options import LOSS_MODE, from_config
+from recipe.critique_grpo.report.metrics import accuracy as validation_accuracy
 from recipe.critique_grpo.reward import FLAGS
 from recipe.critique_grpo.rollout.records import GroupRecord, dump_rollout, rollout_metrics
 from recipe.critique_grpo.rollout.stage_clock import stage_metrics
 from recipe.critique_grpo.trainer.ending import finished
 from recipe.critique_grpo.trainer.learnability import learnability
 from recipe.critique_grpo.trainer.policy_loss import critique_grpo_loss, means_of_sums
+from recipe.critique_grpo.trainer.run_watch import RunWatch
 from recipe.critique_grpo.trainer.savings import (
     MINI_BATCH_ROWS,
     let_update_report_entropy,
@@ -57,6 +59,7 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
         if self.on_policy:
             let_update_report_entropy(self.config)
         self._step_metrics: dict[str, float] = {}
+        self.watch = RunWatch()
 
     def init_workers(self) -> None:
         """Start verl's workers, then give the actor its loss."""
@@ -88,6 +91,12 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
         epochs, steps = divmod(self.global_steps, len(self.train_dataloader))
         if steps == 0:
             skip_epochs(self.train_dataloader.sampler, epochs)
+
+    def _validate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        metrics = super()._validate(*args, **kwargs)
+        if self.shaped and (accuracy := validation_accuracy(metrics)) is not None:
+            warn(self.watch.validation(accuracy))
+        return metrics
 
     def _balance_batch(self, batch: DataProto, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         """As verl's; by ``batching.groups=whole`` a group stays in one mini-batch and on one rank, if that divides."""
@@ -124,6 +133,8 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
         metrics.update(means_of_sums(metrics, computed=len(updated) / len(batch)))
         metrics.update(learnability(metrics, self.options.loss))
         metrics.update(self._stage_metrics(batch))
+        seen = {"response_length/mean": batch.batch["response_mask"].sum(-1).float().mean().item(), **metrics}
+        warn(self.watch.training({name: value for name, value in seen.items() if isinstance(value, float)}))
         for flag in FLAGS:
             if flag in batch.non_tensor_batch:
                 metrics[f"critique_grpo/{flag}"] = float(batch.non_tensor_batch[flag].mean())
@@ -160,6 +171,12 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
         metrics = {**self._step_metrics, **rollout_metrics(records), **stage_metrics(times)}
         self._step_metrics = {}
         return metrics
+
+
+def warn(texts: Iterable[str]) -> None:
+    """Say what a run's metrics warn of, in lines that the report finds again."""
+    for text in texts:
+        print(f"critique_grpo: warning: {text}", flush=True)
 
 
 def try_to_dump(
