@@ -83,7 +83,7 @@ class LossConfig:
     clip_ratio_low: float | None = None
     clip_ratio_high: float | None = None
     clip_refinement: bool = False
-    set_weights: str = "equal"
+    set_weights: str = "per_set"
 
 
 @dataclass

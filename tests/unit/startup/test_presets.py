@@ -49,9 +49,10 @@ def test_released_sizes(option: str) -> None:
     assert OmegaConf.select(composed("released"), option) == RELEASED_ONLY[option]
 
 
-def test_default_is_the_released_loss_with_the_papers_trigger_and_no_std() -> None:
-    default = composed("default")
-    assert default.critique_grpo.loss == composed("released").critique_grpo.loss
+def test_default_is_the_paper_without_its_clip() -> None:
+    default, paper = composed("default"), composed("paper")
+    unclipped = {"clip_ratio_low": None, "clip_ratio_high": None, "clip_refinement": False}
+    assert default.critique_grpo.loss == {**paper.critique_grpo.loss, **unclipped}
     assert default.critique_grpo.refinement == composed("paper").critique_grpo.refinement
     assert default.algorithm.norm_adv_by_std_in_grpo is False
 

@@ -55,6 +55,21 @@ def test_a_finished_run_trains_no_step_beyond_its_last(monkeypatch: pytest.Monke
     assert resumed(monkeypatch, step=6, total=7).global_steps == 6
 
 
+@pytest.mark.parametrize(("asked", "steps", "said"), [(7, 6, True), (6, 6, False), (4, 4, False)])
+def test_the_last_step_of_the_epochs_is_the_last_of_all(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], asked: int, steps: int, said: bool
+) -> None:
+    def as_verl_does(self: Any) -> None:
+        self.train_dataloader, self.total_training_steps = loader(), asked
+
+    monkeypatch.setattr(RayPPOTrainer, "_create_dataloader", as_verl_does)
+    trainer = object.__new__(RayCritiqueGRPOTrainer)
+    trainer.config = SimpleNamespace(trainer=SimpleNamespace(total_epochs=2))
+    trainer._create_dataloader()
+    assert trainer.total_training_steps == steps
+    assert ("total_epochs ends after 6 of 7 steps" in capsys.readouterr().out) == said
+
+
 def test_a_dump_that_cannot_be_written_is_told_and_costs_no_step(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
