@@ -50,13 +50,17 @@ PANELS: list[tuple[str, str, dict[str, str]]] = [
 
 @dataclass(frozen=True)
 class Curve:
-    """One line; ``low`` and ``high`` are a band around it, such as an interval over seeds."""
+    """One line; ``low`` and ``high`` are a band around it, such as an interval over seeds.
+
+    ``colour``: a number, for what has the same colour in several plots; None takes the next one.
+    """
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
     low: Sequence[float] | None = None
     high: Sequence[float] | None = None
+    colour: int | None = None
 
 
 def panels(runs: Mapping[str, Mapping[int, Metrics]]) -> str:
@@ -98,13 +102,15 @@ def figure(title: str, x_title: str, y_title: str, curves: Sequence[Curve]) -> A
     from plotly.colors import qualitative
 
     drawn = go.Figure()
-    for number, curve in enumerate(curves):
+    for place, curve in enumerate(curves):
+        number = place if curve.colour is None else curve.colour
         colour = qualitative.D3[number % len(qualitative.D3)]
         if curve.low is not None and curve.high is not None:
             outline = {
                 "x": [*curve.x, *reversed(curve.x)],
                 "y": [*curve.high, *reversed(curve.low)],
                 "fill": "toself",
+                "mode": "lines",
                 "line": {"width": 0},
                 "opacity": 0.2,
                 "fillcolor": colour,

@@ -152,10 +152,8 @@ def curves(results: Mapping[str, Sequence[Result]], family: str, against: str = 
         steps = sorted(set.intersection(*(set(one) for one in accuracies)))
         places = [mean(run.tokens()[step] for run in runs) if against == "tokens" else float(step) for step in steps]
         middle, low, high = zip(*(interval([one[step] for one in accuracies]) for step in steps), strict=True)
-        several = len(runs) > 1
-        found.append(
-            Curve(f"{method} ({len(runs)})", places, middle, low if several else None, high if several else None)
-        )
+        band = ([max(one, 0.0) for one in low], [min(one, 1.0) for one in high]) if len(runs) > 1 else (None, None)
+        found.append(Curve(f"{method} ({len(runs)})", places, middle, *band, colour=_colour(method)))
     return found
 
 
@@ -166,8 +164,12 @@ def metric_curves(results: Mapping[str, Sequence[Result]], name: str) -> list[Cu
         steps = sorted({step for run in runs for step, metrics in run.steps.items() if name in metrics})
         if steps:
             values = [mean(run.steps[step][name] for run in runs if name in run.steps.get(step, {})) for step in steps]
-            found.append(Curve(method, steps, values))
+            found.append(Curve(method, steps, values, colour=_colour(method)))
     return found
+
+
+def _colour(method: str) -> int:
+    return list(METHODS).index(method)
 
 
 def tables(results: Mapping[str, Sequence[Result]]) -> dict[str, list[list[str]]]:

@@ -81,10 +81,10 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
         """As verl's; and where the epochs end before ``trainer.total_training_steps``, their last step is the last one,
         which verl then validates and saves."""
         super()._create_dataloader(*args, **kwargs)
-        steps = len(self.train_dataloader) * self.config.trainer.total_epochs
-        if steps < self.total_training_steps:
-            warn([f"trainer.total_epochs ends after {steps} of {self.total_training_steps} steps; raise it for more."])
-            self.total_training_steps = steps
+        asked, steps = int(self.total_training_steps), len(self.train_dataloader) * self.config.trainer.total_epochs
+        self.total_training_steps: int = min(asked, steps)
+        if steps < asked:
+            warn([f"trainer.total_epochs ends after {steps} of {asked} steps; raise it for more."])
 
     def _load_checkpoint(self) -> None:
         """As verl's; and no step beyond the last, and no epoch in the order of the first.
