@@ -8,7 +8,7 @@
 #   OUT      where model, data and runs go (default: outputs/study); finished runs are kept
 #   METHODS  which methods, separated by semicolons (default: "GRPO;indicative_gt"; study/methods.py has them all)
 #   SEEDS    default: "0 1 2"
-#   STEPS    updates of a run (default: 300)
+#   STEPS    updates of a run (default: 100)
 #   VENV     virtual environment to make or use (default: .venv)
 set -euo pipefail
 
@@ -23,6 +23,6 @@ cpu_tier
 out="$(realpath -ms "${OUT:-outputs/study}")"
 IFS=';' read -ra methods <<<"${METHODS:-GRPO;indicative_gt}"
 read -ra seeds <<<"${SEEDS:-0 1 2}"
-"$python" -u -m recipe.critique_grpo.study.run --out "$out" --steps "${STEPS:-300}" --methods "${methods[@]}" \
+"$python" -u -m recipe.critique_grpo.study.run --out "$out" --steps "${STEPS:-100}" --methods "${methods[@]}" \
   --seeds "${seeds[@]}" -- "$@"
 "$python" -m recipe.critique_grpo.study.report --out "$out"

@@ -152,8 +152,12 @@ def curves(results: Mapping[str, Sequence[Result]], family: str, against: str = 
         steps = sorted(set.intersection(*(set(one) for one in accuracies)))
         places = [mean(run.tokens()[step] for run in runs) if against == "tokens" else float(step) for step in steps]
         middle, low, high = zip(*(interval([one[step] for one in accuracies]) for step in steps), strict=True)
-        band = ([max(one, 0.0) for one in low], [min(one, 1.0) for one in high]) if len(runs) > 1 else (None, None)
-        found.append(Curve(f"{method} ({len(runs)})", places, middle, *band, colour=_colour(method)))
+        name, colour = f"{method} ({len(runs)})", _colour(method)
+        if len(runs) > 1:
+            band = [max(one, 0.0) for one in low], [min(one, 1.0) for one in high]
+            found.append(Curve(name, places, middle, *band, colour))
+        else:
+            found.append(Curve(name, places, middle, colour=colour))
     return found
 
 
