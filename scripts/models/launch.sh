@@ -23,6 +23,7 @@ shared=(
   actor_rollout_ref.rollout.n=8
   actor_rollout_ref.rollout.temperature=1.0
   actor_rollout_ref.rollout.max_model_len=14848
+  actor_rollout_ref.rollout.tensor_model_parallel_size="${ROLLOUT_TP:-1}"
   actor_rollout_ref.actor.ppo_max_token_len_per_gpu=16384
   actor_rollout_ref.model.enable_gradient_checkpointing=true
   actor_rollout_ref.rollout.gpu_memory_utilization=0.6

@@ -7,7 +7,5 @@ set -euo pipefail
 # shellcheck source=scripts/models/launch.sh
 source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
 MODEL="${MODEL:-Qwen/Qwen2.5-7B}"
-settings=(
-  actor_rollout_ref.rollout.tensor_model_parallel_size="${ROLLOUT_TP:-1}"
-)
+settings=()
 launch "$@"

@@ -13,6 +13,5 @@ settings=(
   data.max_response_length=1536
   critique_grpo.refinement.max_prompt_length=2560
   actor_rollout_ref.rollout.max_model_len=4096
-  actor_rollout_ref.rollout.tensor_model_parallel_size="${ROLLOUT_TP:-1}"
 )
 launch "$@"

@@ -9,6 +9,5 @@ source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
 MODEL="${MODEL:-Qwen/Qwen3-8B}"
 settings=(
   +data.apply_chat_template_kwargs.enable_thinking="${THINKING:-false}"
-  actor_rollout_ref.rollout.tensor_model_parallel_size="${ROLLOUT_TP:-1}"
 )
 launch "$@"

@@ -16,7 +16,6 @@ settings=(
   actor_rollout_ref.actor.ppo_max_token_len_per_gpu=8192
   actor_rollout_ref.rollout.max_model_len=3072
   actor_rollout_ref.rollout.gpu_memory_utilization=0.4
-  actor_rollout_ref.rollout.tensor_model_parallel_size=1
 )
 export GPUS="${GPUS:-1}"
 if [[ "${FULL:-}" != 1 ]]; then

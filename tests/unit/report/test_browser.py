@@ -76,7 +76,7 @@ def test_the_page_opens_without_an_error_and_within_two_seconds(browser: Any, ru
     wait_for(browser, "#found", "90 of 90 groups, 1 to 50")
     assert len(browser.find_elements("css selector", ".js-plotly-plot svg.main-svg")) > 0
     assert browser.get_log("browser") == []
-    assert took < 10, "2 s by itself; tests share the cores"
+    assert took < 10, "seconds; the goal is 2 on a quiet machine, and tests share the cores"
 
 
 def test_groups_are_filtered_and_sorted(browser: Any, run: Path) -> None:
