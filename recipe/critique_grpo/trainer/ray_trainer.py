@@ -39,7 +39,8 @@ register_adv_est("critique_grpo")(compute_mixed_group_advantage)
 class RayCritiqueGRPOTrainer(RayPPOTrainer):
     """Installs the shaped loss, hands the refinement mask to it, and logs the rollout stage.
 
-    With another ``policy_loss.loss_mode``, as in ``preset=grpo``, all hooks but that at the end of the epochs pass through.
+    With another ``policy_loss.loss_mode``, as in ``preset=grpo``, every hook is a pass-through, but for the ends of
+    epochs.
     """
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
