@@ -46,10 +46,13 @@ def text_of(browser: Any, selector: str) -> str:
 
 
 def wait_for(browser: Any, selector: str, text: str) -> None:
-    deadline = time.monotonic() + 10
-    while text not in text_of(browser, selector):
-        assert time.monotonic() < deadline, text_of(browser, selector)
-        time.sleep(0.05)
+    """The page unpacks its groups after it is loaded and draws its table anew: an element may not be there yet."""
+    from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    missing = [NoSuchElementException, StaleElementReferenceException]
+    wait = WebDriverWait(browser, 30, 0.05, ignored_exceptions=missing)
+    wait.until(lambda page: text in text_of(page, selector), f"{text!r} never stood in {selector}")
 
 
 def choose(browser: Any, name: str, value: str) -> None:
@@ -81,12 +84,14 @@ def test_the_page_opens_without_an_error_and_within_two_seconds(browser: Any, ru
 
 def test_groups_are_filtered_and_sorted(browser: Any, run: Path) -> None:
     opened(browser, run)
+    wait_for(browser, "#found", "90 of 90 groups")
     choose(browser, "filter-what", "solved by refinement")
     wait_for(browser, "#found", "30 of 90 groups")
     browser.find_element("id", "filter-step").send_keys("7")
     wait_for(browser, "#found", "1 of 90 groups")
     assert "7" in text_of(browser, "#table tbody tr td")
     opened(browser, run)
+    wait_for(browser, "#found", "90 of 90 groups")
     browser.find_elements("css selector", "#table thead button")[0].click()  # they are ascending, by step
     wait_for(browser, "#table tbody tr td", "30")
 
