@@ -118,6 +118,7 @@ def compute_shaped_token_loss(
     clip_ratio_low: float | None = None,
     clip_ratio_high: float | None = None,
     clip_refinement: bool = False,
+    likelihood_mask: Tensor | None = None,
 ) -> Tensor:
     """Loss of each token, ``-ratio * A`` (paper, equation 5), unmasked and not aggregated.
 
@@ -127,11 +128,31 @@ def compute_shaped_token_loss(
         clip_ratio_low, clip_ratio_high: PPO clip to [1 - low, 1 + high]; None leaves that side unclipped.
         clip_refinement: clip f(p) too. With "rational", f(p) <= 1/(1+gamma) < 1 + high, so for A > 0 this never binds;
             for A < 0 it stops the gradient wherever f(p) < 1 - low.
+        likelihood_mask: (bs,) bool, rows whose loss is ``-log p * A``; None for none.
 
     Returns:
         (bs, len) loss.
     """
-    ratio = token_ratio(old_log_prob, log_prob, refinement_mask, gamma=gamma, shaping=shaping)
+    loss = _clipped_loss(
+        token_ratio(old_log_prob, log_prob, refinement_mask, gamma=gamma, shaping=shaping),
+        advantages,
+        None if clip_refinement or SHAPINGS[shaping] is None else refinement_mask,
+        clip_ratio_low,
+        clip_ratio_high,
+    )
+    if likelihood_mask is None:
+        return loss
+    return torch.where(likelihood_mask.to(torch.bool).unsqueeze(-1), -log_prob * advantages, loss)
+
+
+def _clipped_loss(
+    ratio: Tensor,
+    advantages: Tensor,
+    unclipped: Tensor | None,
+    clip_ratio_low: float | None,
+    clip_ratio_high: float | None,
+) -> Tensor:
+    """PPO's loss of each token; rows that ``unclipped`` (bs,) marks keep theirs."""
     loss = -ratio * advantages
     if clip_ratio_low is None and clip_ratio_high is None:
         return loss
@@ -141,9 +162,9 @@ def compute_shaped_token_loss(
         max=None if clip_ratio_high is None else 1.0 + clip_ratio_high,
     )
     clipped_loss = torch.maximum(loss, -clipped * advantages)
-    if clip_refinement or SHAPINGS[shaping] is None:
+    if unclipped is None:
         return clipped_loss
-    return torch.where(refinement_mask.to(torch.bool).unsqueeze(-1), loss, clipped_loss)
+    return torch.where(unclipped.to(torch.bool).unsqueeze(-1), loss, clipped_loss)
 
 
 def refinement_set_weights(index: np.ndarray | Sequence[Any], refinement_mask: Tensor) -> Tensor:

@@ -20,6 +20,8 @@ REWARD_SOURCES = ("rule", "critique")
 SET_WEIGHTS = ("equal", "per_set")
 SKIPS = ("auto", "never")
 GROUPINGS = ("whole", "split")
+POLICY_GRADIENT, LIKELIHOOD, NOTHING = "policy_gradient", "likelihood", "none"
+OBJECTIVES = (POLICY_GRADIENT, LIKELIHOOD, NOTHING)
 
 
 class ConfigError(ValueError):
@@ -75,6 +77,27 @@ class RewardConfig:
 
 
 @dataclass
+class ExpertConfig:
+    """Demonstrations that the data holds, as rows of the groups (LUFFY)."""
+
+    column: str | None = None
+
+
+@dataclass
+class ObjectiveConfig:
+    """What rows are trained for, by their origin (``rollout/rows.py``)."""
+
+    initial: str = POLICY_GRADIENT
+    refinement: str = POLICY_GRADIENT
+    expert: str = POLICY_GRADIENT
+
+    @property
+    def is_policy_gradient(self) -> bool:
+        """Whether it is for all rows, as in the paper."""
+        return {self.initial, self.refinement, self.expert} == {POLICY_GRADIENT}
+
+
+@dataclass
 class LossConfig:
     """The shaped loss; clip ratios of None leave the ratio unclipped."""
 
@@ -84,6 +107,7 @@ class LossConfig:
     clip_ratio_high: float | None = None
     clip_refinement: bool = False
     set_weights: str = "per_set"
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
 
 
 @dataclass
@@ -110,6 +134,7 @@ class CritiqueGRPOConfig:
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
     generator: EndpointConfig = field(default_factory=EndpointConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
+    expert: ExpertConfig = field(default_factory=ExpertConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     skip: SkipConfig = field(default_factory=SkipConfig)
     batching: BatchingConfig = field(default_factory=BatchingConfig)
@@ -126,8 +151,18 @@ class CritiqueGRPOConfig:
 
     @property
     def active(self) -> bool:
-        """Whether the rollout stage has anything to do: refine groups, or let the critic decide the reward."""
-        return self.refines or self.reward.source == "critique"
+        """Whether the rollout stage has anything to do."""
+        return self.refines or self.judges or self.expert.column is not None
+
+    @property
+    def judges(self) -> bool:
+        """Whether the critic decides the reward."""
+        return self.reward.source == "critique"
+
+    @property
+    def mixes(self) -> bool:
+        """Whether groups may hold rows that the policy did not sample from the question."""
+        return self.refines or self.expert.column is not None
 
 
 def from_config(config: DictConfig) -> CritiqueGRPOConfig:
@@ -153,6 +188,8 @@ def from_config(config: DictConfig) -> CritiqueGRPOConfig:
     _one_of("refinement.generator", options.refinement.generator, GENERATORS)
     _one_of("reward.source", options.reward.source, REWARD_SOURCES)
     _one_of("loss.set_weights", options.loss.set_weights, SET_WEIGHTS)
+    for origin in ("initial", "refinement", "expert"):
+        _one_of(f"loss.objective.{origin}", getattr(options.loss.objective, origin), OBJECTIVES)
     _one_of("skip.old_log_prob", options.skip.old_log_prob, SKIPS)
     _one_of("skip.zero_advantage", options.skip.zero_advantage, SKIPS)
     _one_of("batching.groups", options.batching.groups, GROUPINGS)

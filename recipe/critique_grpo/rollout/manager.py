@@ -12,7 +12,8 @@ from verl.utils.ray_utils import auto_await
 from recipe.critique_grpo.rollout.records import GroupRecord
 from recipe.critique_grpo.rollout.rows import ORIGIN, SLOT
 from recipe.critique_grpo.rollout.stage_clock import StageTimes
-from recipe.critique_grpo.rollout.worker import GENERATOR, RECORD, TIMES, CritiqueRefinementWorker
+from recipe.critique_grpo.rollout.worker import RECORD, TIMES, CritiqueRefinementWorker
+from recipe.critique_grpo.rollout.written import GENERATOR
 
 
 class WholeGroups(DataProto):

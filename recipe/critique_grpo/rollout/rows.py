@@ -3,9 +3,10 @@
 from enum import Enum
 from typing import Any
 
-#: A row's column ``origin``: sampled from the question, or a refinement. ``refinement_mask`` is made of it.
+#: A row's column ``origin``: sampled from the question, a refinement, or a demonstration that the data holds.
+#: ``refinement_mask`` and the like are made of it.
 ORIGIN = "origin"
-INITIAL, REFINEMENT = "initial", "refinement"
+INITIAL, REFINEMENT, EXPERT = "initial", "refinement", "expert"
 #: A row's column ``slot``: its place in its group.
 SLOT = "slot"
 

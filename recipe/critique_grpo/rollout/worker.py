@@ -3,8 +3,8 @@
     sample -> score -> critique -> refine -> score -> select
 
 verl's worker runs one coroutine per row. Ours lets verl sample and score the row, hands it to its group's
-``GroupStage``, and returns its row of the mixed group. No group waits for another one. Validation passes through
-untouched.
+``GroupStage``, and returns its row of the mixed group; a demonstration, if the data holds one, has the last slot. No
+group waits for another one. Validation passes through untouched.
 """
 
 import asyncio
@@ -17,39 +17,32 @@ from typing import Any, TypeAlias
 import torch
 from omegaconf import DictConfig
 from verl import DataProto
-from verl.experimental.agent_loop.agent_loop import (
-    AgentLoopMetrics,
-    AgentLoopOutput,
-    AgentLoopWorker,
-    _InternalAgentLoopOutput,
-)
+from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, AgentLoopWorker, _InternalAgentLoopOutput
 from verl.workers.rollout.llm_server import LLMServerClient
 
 from recipe.critique_grpo.critics import critic_types, declared_templates, make_critic
-from recipe.critique_grpo.critics.failure_budget import FailureBudget
 from recipe.critique_grpo.options import from_config
 from recipe.critique_grpo.prompts import load_templates
 from recipe.critique_grpo.reward import golds_of
 from recipe.critique_grpo.rollout.group_stage import GroupStage, MixedGroup, Question, Sample
 from recipe.critique_grpo.rollout.refinement import Message, request_seed
-from recipe.critique_grpo.rollout.refiner import Refiner, Writer
+from recipe.critique_grpo.rollout.refiner import Refiner
 from recipe.critique_grpo.rollout.reward_watch import RewardWatch
-from recipe.critique_grpo.rollout.rows import INITIAL, ORIGIN, REFINEMENT, SLOT, valid_tokens
+from recipe.critique_grpo.rollout.rows import EXPERT, INITIAL, ORIGIN, REFINEMENT, SLOT, valid_tokens
 from recipe.critique_grpo.rollout.stage_clock import StageClock
 from recipe.critique_grpo.rollout.writers import (
     SAMPLE_REQUEST,
-    EndpointWriter,
     PolicyChat,
     PolicyClient,
-    PolicyWriter,
     endpoint_client,
+    make_writer,
     unstreamed,
 )
+from recipe.critique_grpo.rollout.written import GENERATOR, demonstration_tokens, written_output
 from verl_ext.chat_client import Chat
 from verl_ext.console_log import warn_on_console
 from verl_ext.turnstile import Turnstile
 
-GENERATOR = "generator"  # who wrote the row: "policy" or "endpoint"
 REQUEST = "request"  # that the policy answered with the row
 FEEDBACK = "feedback"  # what the reward function says, for the critic
 RECORD = "group_record"
@@ -59,11 +52,17 @@ Row: TypeAlias = _InternalAgentLoopOutput
 
 
 class _Group:
-    """The rows of one question while they are being sampled; ``mixed`` becomes its mixed group."""
+    """The rows of one question while they are being sampled; ``mixed`` becomes its mixed group.
 
-    def __init__(self, size: int) -> None:
+    ``demonstration``: tokens of the expert's row, which has the last slot.
+    """
+
+    def __init__(self, size: int, demonstration: list[int] | None) -> None:
         loop = asyncio.get_running_loop()
-        self.initial: list[asyncio.Future[Sample[Row]]] = [loop.create_future() for _ in range(size)]
+        self.demonstration = demonstration
+        sampled = size if demonstration is None else size - 1
+        self.initial: list[asyncio.Future[Sample[Row]]] = [loop.create_future() for _ in range(sampled)]
+        self.size = size
         self.joined = 0
         self.mixed: asyncio.Task[MixedGroup[Row]]
 
@@ -85,7 +84,7 @@ class CritiqueRefinementWorker(AgentLoopWorker):
         self.refiner = Refiner(
             self.options,
             templates,
-            self._writer(),
+            make_writer(self.options, self.llm_client, self.tokenizer, self.rollout_config.response_length, self.clock),
             render=self._render,
             encode_text=partial(self.tokenizer.encode, add_special_tokens=False),
             decode=self._decode,
@@ -115,19 +114,6 @@ class CritiqueRefinementWorker(AgentLoopWorker):
             or getattr(self.model_config.hf_config, "max_position_embeddings", None),  # as verl's server has it
             seeded=self.options.seed_requests,
         )
-
-    def _writer(self) -> Writer:
-        """Who refines."""
-        length = self.rollout_config.response_length
-        if self.options.refinement.generator == "policy":
-            return PolicyWriter(self.llm_client, length, log_probs=self.options.refinement.selection == "likeliest")
-        budget = FailureBudget(
-            self.options.critique.failure_budget,
-            "requests for a refinement failed",
-            "Mend the endpoint (critique_grpo.generator)",
-        )
-        client = endpoint_client(self.options.generator)
-        return EndpointWriter(client, self.tokenizer, length, self.clock, budget)
 
     async def generate_sequences(self, batch: DataProto) -> DataProto:
         """As verl's, with the stage clock restarted. If it fails, nothing that it has started goes on."""
@@ -159,8 +145,10 @@ class CritiqueRefinementWorker(AgentLoopWorker):
             self._groups[uid] = self._new_group(sampling_params, step, kwargs)
         group = self._groups[uid]
         slot = group.join()
-        if group.joined == len(group.initial):
+        if group.joined == group.size:
             del self._groups[uid]
+        if slot == len(group.initial):
+            return await self._expert_row(group, slot, kwargs)
         try:
             row = await super()._run_agent_loop(params_of(slot, "sample"), trajectory, **kwargs)
             row.extra_fields |= {ORIGIN: INITIAL, GENERATOR: "policy", REQUEST: SAMPLE_REQUEST.get()}
@@ -183,7 +171,14 @@ class CritiqueRefinementWorker(AgentLoopWorker):
         return row
 
     def _new_group(self, sampling_params: dict[str, Any], step: int, kwargs: dict[str, Any]) -> _Group:
-        group = _Group(self.rollout_config.n)
+        demonstration = demonstration_tokens(
+            kwargs,
+            self.options.expert.column,
+            encode_text=partial(self.tokenizer.encode, add_special_tokens=False),
+            eos_token_id=self.tokenizer.eos_token_id,
+            max_tokens=self.rollout_config.response_length,
+        )
+        group = _Group(self.rollout_config.n, demonstration)
         question = Question(
             step=step,
             index=str(kwargs.get("index", "")),
@@ -224,25 +219,34 @@ class CritiqueRefinementWorker(AgentLoopWorker):
             seed=request_seed(self.options.seed, step, kwargs.get("index", ""), slot, "refine"),
             after=response.row.extra_fields[REQUEST],
         )
-        output = AgentLoopOutput(
-            prompt_ids=prompt_ids,
-            response_ids=generated.token_ids,
-            response_mask=[1] * len(generated.token_ids),
-            # verl wants them of all rows or of none; the trainer makes those of refinements neutral.
-            response_logprobs=None if response.row.response_logprobs is None else [0.0] * len(generated.token_ids),
-            num_turns=2,
-            metrics=AgentLoopMetrics(generate_sequences=time.perf_counter() - started),
-            extra_fields={
-                **generated.extra_fields,
-                "turn_scores": [],
-                "tool_rewards": [],
-                ORIGIN: REFINEMENT,
-                GENERATOR: self.options.refinement.generator,
-            },
+        output = written_output(
+            prompt_ids,
+            generated.token_ids,
+            origin=REFINEMENT,
+            generator=self.options.refinement.generator,
+            with_log_probs=response.row.response_logprobs is not None,
+            seconds=time.perf_counter() - started,
+            extra_fields=generated.extra_fields,
         )
         sample = self._sample(await self._agent_loop_postprocess(output, False, **kwargs))
         sample.mean_log_prob, sample.prompt_truncated = generated.mean_log_prob, generated.prompt_truncated
         return sample
+
+    async def _expert_row(self, group: _Group, slot: int, kwargs: dict[str, Any]) -> Row:
+        """The demonstration, scored as any response."""
+        mixed = await asyncio.shield(group.mixed)  # which knows the prompt's tokens, and raises what went wrong
+        sampled = mixed.samples[0].row
+        assert group.demonstration is not None
+        output = written_output(
+            valid_tokens(sampled)[0],
+            group.demonstration,
+            origin=EXPERT,
+            generator="data",
+            with_log_probs=sampled.response_logprobs is not None,
+        )
+        row = await self._agent_loop_postprocess(output, False, **kwargs)
+        row.extra_fields[SLOT] = slot
+        return row
 
     async def _compute_score(self, outputs: list[AgentLoopOutput], kwargs: dict[str, Any]) -> None:
         extra = kwargs.get("extra_info") or {}

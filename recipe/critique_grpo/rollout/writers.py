@@ -9,9 +9,9 @@ from uuid import uuid4
 from verl.workers.rollout.replica import TokenOutput
 
 from recipe.critique_grpo.critics.failure_budget import FailureBudget
-from recipe.critique_grpo.options import EndpointConfig
+from recipe.critique_grpo.options import CritiqueGRPOConfig, EndpointConfig
 from recipe.critique_grpo.rollout.refinement import Message, RefinementPrompt
-from recipe.critique_grpo.rollout.refiner import Generated, SampleRequest
+from recipe.critique_grpo.rollout.refiner import Generated, SampleRequest, Writer
 from recipe.critique_grpo.rollout.rows import GeneratorFailed
 from recipe.critique_grpo.rollout.stage_clock import StageClock
 from verl_ext.abortable_client import AbortableClient
@@ -161,6 +161,20 @@ def unstreamed(engine: str) -> dict[str, Any]:
     from vllm.sampling_params import RequestOutputKind
 
     return {"detokenize": False, "output_kind": RequestOutputKind.FINAL_ONLY}
+
+
+def make_writer(
+    options: CritiqueGRPOConfig, policy: PolicyClient, tokenizer: Any, max_length: int, clock: StageClock
+) -> Writer:
+    """Who refines (``critique_grpo.refinement.generator``)."""
+    if options.refinement.generator == "policy":
+        return PolicyWriter(policy, max_length, log_probs=options.refinement.selection == "likeliest")
+    budget = FailureBudget(
+        options.critique.failure_budget,
+        "requests for a refinement failed",
+        "Mend the endpoint (critique_grpo.generator)",
+    )
+    return EndpointWriter(endpoint_client(options.generator), tokenizer, max_length, clock, budget)
 
 
 def endpoint_client(config: EndpointConfig) -> ChatClient:

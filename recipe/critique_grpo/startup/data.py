@@ -5,6 +5,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig
 
 from recipe.critique_grpo.options import ConfigError, from_config
+from recipe.critique_grpo.startup.data_experts import check_demonstrations
 from recipe.critique_grpo.startup.data_files import check_file, check_rows, check_together
 from recipe.critique_grpo.startup.data_prompts import first_line
 from recipe.critique_grpo.startup.weights import check_weights
@@ -33,6 +34,7 @@ def check_data(config: DictConfig) -> None:
     check_context(config)
     reward = config.reward.custom_reward_function
     own_reward = MATH_REWARD in str(reward.path or "")
+    expert = from_config(config).expert.column
     usable: dict[str, int] = {}
     for path in dict.fromkeys(files["val_files"] + files["train_files"]):  # the same file may be both
         checked = check_file(
@@ -49,7 +51,11 @@ def check_data(config: DictConfig) -> None:
             val_only=not trains,
         )
         usable[path] = checked.usable
-        for note in checked.notes:
+        notes = list(checked.notes)
+        if expert is not None and path in trained_on:
+            rows = check_rows(path, data.prompt_key)
+            notes += check_demonstrations(path, rows, expert, tokenizer, data.max_response_length)
+        for note in notes:
             print(f"critique_grpo: {path}: {note}")
     if config.get("evaluation") is None:  # which gives verl one file at a time
         for option, paths in files.items():
@@ -87,7 +93,9 @@ def check_context(config: DictConfig) -> None:
         None,
     )
     options = from_config(config)
-    prompt = options.refinement.max_prompt_length if options.active else config.data.max_prompt_length
+    prompt = (
+        options.refinement.max_prompt_length if options.refines or options.judges else config.data.max_prompt_length
+    )
     if context is not None and prompt + config.data.max_response_length > context:
         raise ConfigError(
             f"{model.path} has a context of {context} tokens, but prompt and response may take {prompt} + "

@@ -4,7 +4,7 @@ from omegaconf import DictConfig
 
 from recipe.critique_grpo.core_algos import SHAPINGS
 from recipe.critique_grpo.critics import critic_types
-from recipe.critique_grpo.options import LOSS_MODE, ConfigError, CritiqueGRPOConfig, from_config
+from recipe.critique_grpo.options import LOSS_MODE, NOTHING, ConfigError, CritiqueGRPOConfig, from_config
 from verl_ext.chat_client import is_plain_url
 
 MANAGER = "recipe.critique_grpo.rollout.manager.CritiqueRefinementManager"
@@ -26,10 +26,12 @@ def validate(config: DictConfig) -> CritiqueGRPOConfig:
         )
     if config.trainer.use_v1:
         problems.append("trainer.use_v1 is True; this recipe subclasses RayPPOTrainer: set trainer.use_v1=False.")
-    if k >= n:
+    written = k + (options.expert.column is not None)
+    if written >= n:
         problems.append(
-            f"refinement.num is {k} and rollout.n is {n}: a group needs at least one initial response; "
-            f"set actor_rollout_ref.rollout.n to {k + 1} or more, or lower critique_grpo.refinement.num."
+            f"refinement.num is {k} and rollout.n is {n}: a group needs at least one initial response"
+            f"{' beside refinements and demonstration' if written > k else ''}; "
+            f"set actor_rollout_ref.rollout.n to {written + 1} or more, or lower critique_grpo.refinement.num."
         )
     problems += _parallel_problems(config)
     if data.train_batch_size % actor.ppo_mini_batch_size:
@@ -52,6 +54,9 @@ def validate(config: DictConfig) -> CritiqueGRPOConfig:
         problems += _stage_problems(config, options)
     if options.refines:
         problems += _refinement_problems(config, options)
+    if options.mixes:
+        problems += _mixing_problems(config)
+    problems += _objective_problems(config, options)
     if problems:
         raise ConfigError("the configuration cannot work:\n" + "\n".join(f"  - {problem}" for problem in problems))
     return options
@@ -152,9 +157,12 @@ def _stage_problems(config: DictConfig, options: CritiqueGRPOConfig) -> list[str
     """What stands in the way of the recipe's rollout stage."""
     problems = []
     rollout = config.actor_rollout_ref.rollout
-    off = "critique_grpo.refinement.num=0" if options.refines else "critique_grpo.reward.source=rule"
-    if options.refines and options.reward.source == "critique":
-        off += " and critique_grpo.reward.source=rule"
+    switches = (
+        (options.refines, "critique_grpo.refinement.num=0"),
+        (options.judges, "critique_grpo.reward.source=rule"),
+        (options.expert.column is not None, "critique_grpo.expert.column=null"),
+    )
+    off = " and ".join(switch for on, switch in switches if on)
     for name, value, wanted in (
         ("actor.policy_loss.loss_mode", config.actor_rollout_ref.actor.policy_loss.loss_mode, LOSS_MODE),
         ("rollout.agent.agent_loop_manager_class", rollout.agent.get("agent_loop_manager_class"), MANAGER),
@@ -199,14 +207,48 @@ def _refinement_problems(config: DictConfig, options: CritiqueGRPOConfig) -> lis
             f"actor_rollout_ref.rollout.max_model_len is {rollout.max_model_len}, but a refinement needs "
             f"refinement.max_prompt_length + data.max_response_length = {needed} tokens: raise it or lower those."
         )
-    if rollout.get("enable_rollout_routing_replay"):
+    return problems
+
+
+def _mixing_problems(config: DictConfig) -> list[str]:
+    """What stands in the way of rows that the policy did not sample from the question."""
+    problems = []
+    if config.actor_rollout_ref.rollout.get("enable_rollout_routing_replay"):
         problems.append(
             "actor_rollout_ref.rollout.enable_rollout_routing_replay is True, but a refinement is trained under "
-            "another prompt than it was sampled under, so there is no routing to replay: set it to False."
+            "another prompt than it was sampled under, and a demonstration was not sampled, so there is no routing to "
+            "replay: set it to False."
         )
     if (config.algorithm.get("rollout_correction") or {}).get("bypass_mode"):
         problems.append(
             "algorithm.rollout_correction.bypass_mode is True, but it takes the rollout's log-probs for the old ones, "
             "and those of a refinement are of another prompt: set it to False (rollout_is and rollout_rs may stay)."
+        )
+    return problems
+
+
+def _objective_problems(config: DictConfig, options: CritiqueGRPOConfig) -> list[str]:
+    """What rows cannot be trained for."""
+    problems = []
+    objective = options.loss.objective
+    if options.expert.column is not None and options.judges:
+        problems.append(
+            "critique_grpo.expert.column is set, but a demonstration has no critique that could be its reward: set "
+            "critique_grpo.reward.source=rule."
+        )
+    if objective.is_policy_gradient:
+        return problems
+    own = (config.algorithm.adv_estimator, config.actor_rollout_ref.actor.policy_loss.loss_mode)
+    if own != ("critique_grpo", LOSS_MODE):
+        problems.append(
+            "critique_grpo.loss.objective is for this recipe's loss: set algorithm.adv_estimator=critique_grpo and "
+            f"actor_rollout_ref.actor.policy_loss.loss_mode={LOSS_MODE}, or leave all objectives at policy_gradient."
+        )
+    there = {"initial": True, "refinement": options.refines, "expert": options.expert.column is not None}
+    if all(getattr(objective, origin) == NOTHING for origin, present in there.items() if present):
+        present = " and ".join(origin for origin, one in there.items() if one)
+        problems.append(
+            f"critique_grpo.loss.objective leaves nothing to train: the objective of {present} rows, all that there "
+            "are, is none. Switch refinements or demonstrations on (refinement.num, expert.column), or train these."
         )
     return problems

@@ -15,7 +15,7 @@ from recipe.critique_grpo.options import LossConfig
 
 LOWEST, BINS = -12.0, 48
 """Log-probs are counted in bins of a quarter nat, since counts of micro-batches add up and quantiles do not."""
-PULLS = {"refined": "pull_of_refined_rows", "initial": "pull_of_initial_rows"}
+PULLS = {name: f"pull_of_{name}_rows" for name in ("refined", "initial", "expert")}
 COUNTS = [f"refinement_log_prob_{number}" for number in range(BINS)]
 QUANTILES = (0.1, 0.5, 0.9)
 
@@ -27,19 +27,19 @@ def log_prob_counts(log_prob: Tensor, refinement_tokens: Tensor) -> dict[str, fl
     return dict(zip(COUNTS, counts.tolist(), strict=True))
 
 
-def pulls(loss: Tensor, log_prob: Tensor, refinement_mask: Tensor) -> dict[str, float]:
-    """Sum of ``|d loss / d log p|`` over the tokens of refined and of initial rows: clips, weights, divisors included.
+def pulls(loss: Tensor, log_prob: Tensor, refinement_mask: Tensor, initial_mask: Tensor) -> dict[str, float]:
+    """Sum of ``|d loss / d log p|`` over the tokens of rows by their origin: clips, weights, divisors included.
 
     Args:
         loss: of the micro-batch, a scalar.
         log_prob: (bs, len), which it was computed from, token by token.
-        refinement_mask: (bs,) bool.
+        refinement_mask, initial_mask: (bs,) bool; what is neither is a demonstration.
     """
     if not loss.requires_grad:
         return {}
     gradient = torch.autograd.grad(loss, log_prob, retain_graph=True)[0].abs().sum(-1)
-    refined = gradient[refinement_mask.bool()].sum().item()
-    return {PULLS["refined"]: refined, PULLS["initial"]: gradient.sum().item() - refined}
+    of = {"refined": refinement_mask, "initial": initial_mask, "expert": ~(refinement_mask | initial_mask)}
+    return {PULLS[name]: gradient[mask].sum().item() for name, mask in of.items()}
 
 
 def learnability(metrics: dict[str, Any], options: LossConfig) -> dict[str, float]:
@@ -50,8 +50,17 @@ def learnability(metrics: dict[str, Any], options: LossConfig) -> dict[str, floa
     """
     sums = {name: _sum(metrics.pop(f"actor/{name}", 0.0)) for name in [*COUNTS, *PULLS.values()]}
     counts = torch.tensor([sums[name] for name in COUNTS])
-    if not counts.any():
-        return {}
+    found: dict[str, float] = {}
+    if pull := sum(sums[name] for name in PULLS.values()):
+        for name in ("refined", "expert"):
+            if sums[PULLS[name]] or (name == "refined" and counts.any()):
+                found[f"critique_grpo/{name}_pull_share"] = sums[PULLS[name]] / pull
+    if counts.any():
+        found |= _refinement_quantiles(counts, options)
+    return found
+
+
+def _refinement_quantiles(counts: Tensor, options: LossConfig) -> dict[str, float]:
     middles = LOWEST + (torch.arange(BINS) + 0.5) * -LOWEST / BINS
     found = {f"refinement_prob_{name}": value for name, value in _quantiles(middles.exp(), counts).items()}
     shaping = SHAPINGS[options.shaping]
@@ -59,9 +68,6 @@ def learnability(metrics: dict[str, Any], options: LossConfig) -> dict[str, floa
         middles.requires_grad_()
         (weights,) = torch.autograd.grad(shaping.of_log_prob(middles, options.gamma).sum(), middles)
         found |= {f"shaping_gradient_{name}": value for name, value in _quantiles(weights, counts).items()}
-    pull = sum(sums[name] for name in PULLS.values())
-    if pull:
-        found["refined_pull_share"] = sums[PULLS["refined"]] / pull
     return {f"critique_grpo/{name}": value for name, value in found.items()}
 
 

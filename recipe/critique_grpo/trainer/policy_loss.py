@@ -1,9 +1,10 @@
 """Where the refinement mask meets the loss inside verl's actor worker.
 
-The mask is made in ``rollout/worker.py`` and travels in the batch. verl's ``ppo_loss`` would not hand it to a
-registered policy loss, which gets a fixed list of fields. So ``critique_grpo_loss`` is installed as the worker's loss
-function (``set_loss_fn``): it takes the mask from the micro-batch into a context variable and lets ``ppo_loss`` run,
-which adds entropy and KL as configured; the policy loss registered as ``critique_grpo`` picks the mask up there.
+The mask is made in ``rollout/worker.py``, those of the rows' objectives in ``objectives.py``; they travel in the batch.
+verl's ``ppo_loss`` would not hand them to a registered policy loss, which gets a fixed list of fields. So
+``critique_grpo_loss`` is installed as the worker's loss function (``set_loss_fn``): it takes the masks from the
+micro-batch into a context variable and lets ``ppo_loss`` run, which adds entropy and KL as configured; the policy loss
+registered as ``critique_grpo`` picks them up there.
 """
 
 from contextvars import ContextVar
@@ -23,9 +24,15 @@ from recipe.critique_grpo.trainer.learnability import log_prob_counts, pulls
 
 @dataclass(frozen=True)
 class MixedRows:
-    """What the loss must know of a micro-batch beyond verl's own fields: both tensors are (bs,)."""
+    """What the loss must know of a micro-batch beyond verl's own fields: all tensors are (bs,).
 
+    ``off_policy_mask``: refinements and demonstrations, whose tokens are shaped. ``refinement_mask``: refinements, for
+    the metrics. ``likelihood_mask``: rows trained for their likelihood.
+    """
+
+    off_policy_mask: Tensor
     refinement_mask: Tensor
+    likelihood_mask: Tensor
     weight: Tensor
     options: LossConfig
     on_policy: bool  # the policy has not moved since it sampled: old log-probs are the log-probs
@@ -53,7 +60,8 @@ def shaped_policy_loss(
         old_log_prob,
         log_prob,
         advantages,
-        rows.refinement_mask,
+        rows.off_policy_mask,
+        likelihood_mask=rows.likelihood_mask,
         gamma=options.gamma,
         shaping=options.shaping,
         clip_ratio_low=options.clip_ratio_low,
@@ -61,7 +69,7 @@ def shaped_policy_loss(
         clip_refinement=options.clip_refinement,
     )
     losses = losses * rows.weight.unsqueeze(-1)
-    if rollout_is_weights is not None:  # verl's rollout correction; 1 on refinement rows
+    if rollout_is_weights is not None:  # verl's rollout correction; 1 on all but initial rows
         losses = losses * rollout_is_weights
     loss = agg_loss(loss_mat=losses, loss_mask=response_mask, loss_agg_mode=loss_agg_mode, **config.global_batch_info)
 
@@ -77,7 +85,7 @@ def shaped_policy_loss(
         "ppo_kl": ((old_log_prob - log_prob.detach()) * response_mask).sum().item()
         / max(response_mask.sum().item(), 1),
         **log_prob_counts(log_prob, refinement_tokens),
-        **pulls(loss, log_prob, rows.refinement_mask),
+        **pulls(loss, log_prob, rows.refinement_mask, ~rows.off_policy_mask.bool()),
     }
     return loss, metrics
 
@@ -95,13 +103,20 @@ def critique_grpo_loss(
 
     Args:
         config: verl's actor configuration with ``policy_loss.loss_mode=critique_grpo``.
-        data: micro-batch; ``refinement_mask`` (bs,) and ``loss_weight`` (bs,) beside verl's fields.
+        data: micro-batch; the tensors of ``MixedRows``, and ``loss_weight``, beside verl's fields.
         options: ``critique_grpo.loss`` of the recipe's configuration.
     """
-    mask = data["refinement_mask"]
     if on_policy and not config.entropy_coeff:  # a metric, and no part of the loss
         model_output = {**model_output, "entropy": model_output["entropy"].detach()}
-    token = _mixed_rows.set(MixedRows(mask, data["loss_weight"], options, on_policy))
+    rows = MixedRows(
+        data["off_policy_mask"],
+        data["refinement_mask"],
+        data["likelihood_mask"],
+        data["loss_weight"],
+        options,
+        on_policy,
+    )
+    token = _mixed_rows.set(rows)
     try:
         loss, metrics = ppo_loss(config, model_output, data, dp_group)
     finally:
@@ -115,7 +130,7 @@ def _entropy_sums(entropy: Tensor, data: TensorDict) -> dict[str, float]:
     response_mask = data["response_mask"]
     if response_mask.is_nested:
         response_mask = response_mask.to_padded_tensor(0, output_size=entropy.shape)
-    initial = response_mask * ~data["refinement_mask"].unsqueeze(-1)
+    initial = response_mask * ~data["off_policy_mask"].unsqueeze(-1)
     refined = response_mask * data["refinement_mask"].unsqueeze(-1)
     return {
         "entropy_initial_sum": (entropy * initial).sum().item(),

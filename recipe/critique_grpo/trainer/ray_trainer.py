@@ -12,7 +12,7 @@ from verl.trainer.ppo.ray_trainer import RayPPOTrainer
 from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.utils.losses import ppo_loss
 
-from recipe.critique_grpo.core_algos import compute_mixed_group_advantage, refinement_set_weights
+from recipe.critique_grpo.core_algos import compute_mixed_group_advantage
 from recipe.critique_grpo.options import LOSS_MODE, from_config
 from recipe.critique_grpo.report.metrics import accuracy as validation_accuracy
 from recipe.critique_grpo.reward import FLAGS
@@ -20,6 +20,7 @@ from recipe.critique_grpo.rollout.records import GroupRecord, dump_rollout, roll
 from recipe.critique_grpo.rollout.stage_clock import stage_metrics
 from recipe.critique_grpo.trainer.ending import finished
 from recipe.critique_grpo.trainer.learnability import learnability
+from recipe.critique_grpo.trainer.objectives import expert_metrics, off_policy, set_objectives
 from recipe.critique_grpo.trainer.policy_loss import critique_grpo_loss, means_of_sums
 from recipe.critique_grpo.trainer.run_watch import RunWatch
 from recipe.critique_grpo.trainer.savings import (
@@ -124,24 +125,20 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
             return DataProto.from_single_dict({"old_log_probs": nothing, "entropys": nothing.clone()}), 0.0
         old_log_prob, mfu = super()._compute_old_log_prob(batch)
         if self.shaped:
-            neutralise_refinements(batch, old_log_prob.batch["old_log_probs"])
-            self._step_metrics.update(_entropies(old_log_prob.batch["entropys"], batch.batch))
+            neutralise_off_policy(batch, old_log_prob.batch["old_log_probs"])
+            self._step_metrics.update(_entropies(old_log_prob.batch["entropys"], batch))
         return old_log_prob, mfu
 
     def _update_actor(self, batch: DataProto) -> DataProto:
         if not self.shaped:
             return super()._update_actor(batch)
-        mask = batch.batch["refinement_mask"]
-        batch.batch["loss_weight"] = (
-            refinement_set_weights(batch.non_tensor_batch["uid"], mask)
-            if self.options.loss.set_weights == "per_set"
-            else mask.new_ones(mask.shape).float()
-        )
+        set_objectives(batch, self.options.loss, bool(self.config.algorithm.norm_adv_by_std_in_grpo))
         updated = self._needed_rows(batch)
         output = super()._update_actor(updated)
         metrics = output.meta_info["metrics"]
         metrics.update(means_of_sums(metrics, computed=len(updated) / len(batch)))
         metrics.update(learnability(metrics, self.options.loss))
+        metrics.update(expert_metrics(batch))
         metrics.update(self._stage_metrics(batch))
         seen = {"response_length/mean": batch.batch["response_mask"].sum(-1).float().mean().item(), **metrics}
         warn(self.watch.training({name: value for name, value in seen.items() if isinstance(value, float)}))
@@ -205,15 +202,15 @@ def try_to_dump(
         print(f"critique_grpo: step {step} has no rollout dump in {folder}: {error!r}", flush=True)
 
 
-def neutralise_refinements(batch: DataProto, old_log_probs: Tensor) -> None:
-    """Let verl's rollout correction and its diagnostics leave refinement rows alone: their ratio becomes 1.
+def neutralise_off_policy(batch: DataProto, old_log_probs: Tensor) -> None:
+    """Let verl's rollout correction and its diagnostics leave all but initial rows alone: their ratio becomes 1.
 
-    The rollout's log-probs of a refinement are of the refinement prompt. Initial rows keep theirs, so the mismatch
-    between rollout and trainer is measured on them, and corrected where that is configured.
+    The rollout's log-probs of a refinement are of the refinement prompt, and a demonstration has none. Initial rows
+    keep theirs, so the mismatch between rollout and trainer is measured on them, and corrected where that is set.
     """
     if "rollout_log_probs" in batch.batch:
-        is_refinement = batch.batch["refinement_mask"].unsqueeze(-1)
-        batch.batch["rollout_log_probs"] = torch.where(is_refinement, old_log_probs, batch.batch["rollout_log_probs"])
+        rollout = batch.batch["rollout_log_probs"]
+        batch.batch["rollout_log_probs"] = torch.where(off_policy(batch).unsqueeze(-1), old_log_probs, rollout)
 
 
 def skip_epochs(sampler: Iterable[int], epochs: int) -> None:
@@ -227,11 +224,11 @@ def skip_epochs(sampler: Iterable[int], epochs: int) -> None:
             pass
 
 
-def _entropies(entropy: Tensor, batch: Any) -> dict[str, float]:
+def _entropies(entropy: Tensor, batch: DataProto) -> dict[str, float]:
     """Mean token entropy of the refined and of the initial rows."""
     metrics = {}
-    for name, rows in (("refined", batch["refinement_mask"]), ("initial", ~batch["refinement_mask"])):
-        tokens = batch["response_mask"][rows].bool()
+    for name, rows in (("refined", batch.batch["refinement_mask"]), ("initial", ~off_policy(batch))):
+        tokens = batch.batch["response_mask"][rows].bool()
         if tokens.any():
             metrics[f"critique_grpo/entropy_{name}"] = entropy[rows][tokens].mean().item()
     return metrics

@@ -25,8 +25,9 @@ from recipe.critique_grpo.rollout.records import GroupRecord
 from recipe.critique_grpo.rollout.refinement import CUT_MARK
 from recipe.critique_grpo.rollout.refiner import SampleRequest
 from recipe.critique_grpo.rollout.rows import ORIGIN, Outcome
-from recipe.critique_grpo.rollout.worker import GENERATOR, RECORD, CritiqueRefinementWorker
+from recipe.critique_grpo.rollout.worker import RECORD, CritiqueRefinementWorker
 from recipe.critique_grpo.rollout.writers import SAMPLE_REQUEST, PolicyClient
+from recipe.critique_grpo.rollout.written import GENERATOR
 
 pytestmark = pytest.mark.unit
 TEMPLATE = "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }} <eos> {% endfor %}<assistant> "
@@ -105,9 +106,9 @@ class Rollout:
         return [request for request in self.requests if request.stage == stage]
 
 
-def roll_out(model: Path, answer: Answer, ground_truth: Any = "7", **changes: Any) -> Rollout:
+def roll_out(model: Path, answer: Answer, ground_truth: Any = "7", target: Any = None, **changes: Any) -> Rollout:
     """``answer`` gives a request's text, or (text, seconds, log-prob of each token); an exception is raised."""
-    return asyncio.run(_roll_out(configured(model, **changes), answer, ground_truth))
+    return asyncio.run(_roll_out(configured(model, **changes), answer, ground_truth, target))
 
 
 def configured(model: Path, **changes: Any) -> DictConfig:
@@ -119,7 +120,7 @@ def configured(model: Path, **changes: Any) -> DictConfig:
     )
 
 
-async def _roll_out(config: DictConfig, answer: Answer, ground_truth: Any) -> Rollout:
+async def _roll_out(config: DictConfig, answer: Answer, ground_truth: Any, target: Any = None) -> Rollout:
     result = Rollout()
 
     class Client(PolicyClient):
@@ -174,6 +175,7 @@ async def _roll_out(config: DictConfig, answer: Answer, ground_truth: Any) -> Ro
             "raw_prompt": column([[{"role": "user", "content": f"{number} + 5"}] for number in questions]),
             "reward_model": column([{"ground_truth": ground_truth} for _ in questions]),
             "data_source": column(["test"] * 2 * N),
+            "target": column([target] * 2 * N),
             "priority": column(list(range(10, 10 + 2 * N))),  # verl's manager numbers the rows of a batch
         },
         meta_info={"global_steps": 1},
@@ -244,6 +246,27 @@ def test_rows_are_the_same_where_padding_is_the_end_of_sequence_token(model: Pat
     own, shared = (roll_out(folder, ended) for folder in (model, padded))
     assert shared.trained == own.trained and shared.rows == own.rows
     assert {response[-1] for _, response in shared.trained} == {1}, "the last token that is trained on is <eos>"
+
+
+@pytest.mark.parametrize("target", ["20 21 7", [{"role": "assistant", "content": "20 21 7"}]])
+def test_a_demonstration_has_the_last_slot_of_its_group(model: Path, target: Any) -> None:
+    result = roll_out(model, wrong, target=target, expert__column="target")
+    for group in (slice(0, N), slice(N, 2 * N)):
+        assert sorted(result.origins[group]) == ["expert", "initial", "initial", "refinement"]
+        assert result.origins[group][-1] == "expert" and result.generators[group][-1] == "data"
+        assert result.rows[group][-1] == ("20 21 7", False)
+        prompts = [prompt for prompt, _ in result.trained[group]]
+        assert prompts == prompts[:1] * N, "the question's own prompt"
+        assert result.trained[group][-1][1][-1] == 1, "<eos> ends it"
+    assert len(result.of("sample")) == 2 * (N - 1), "no sample is made for its slot"
+    assert [len(record.responses) for record in result.records] == [N - 1] * 2
+    assert result.left == 0
+
+
+@pytest.mark.parametrize("target", [None, " ", [], "7 " * 32])
+def test_a_question_without_a_demonstration_that_fits_is_sampled_alone(model: Path, target: Any) -> None:
+    result = roll_out(model, wrong, target=target, expert__column="target", refinement__num=0)
+    assert result.origins == ["initial"] * 2 * N and len(result.of("sample")) == 2 * N
 
 
 def test_the_policy_sees_as_much_of_a_critique_as_allowed(model: Path) -> None:

@@ -1,8 +1,9 @@
+import re
 from dataclasses import asdict
 from typing import Any
 
 import pytest
-from composed import OPTIONS, PRESETS, RECIPE, composed, leaves, own, refusal
+from composed import BASELINES, OPTIONS, PRESETS, RECIPE, composed, leaves, own, refusal
 from omegaconf import OmegaConf
 
 from recipe.critique_grpo.core_algos import SHAPINGS
@@ -19,11 +20,15 @@ CRITIC_DECIDES: dict[str, Any] = {"critique_grpo__reward__source": "critique", "
 
 
 @pytest.mark.parametrize("tier", ["gpu", "cpu"])
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", [*PRESETS, *BASELINES])
 def test_every_preset_on_every_tier_is_valid(preset: str, tier: str) -> None:
     options = validate(composed(preset, tier))
     assert isinstance(options, CritiqueGRPOConfig)
-    assert options.active == (preset != "grpo")
+    assert options.active == (preset not in ("grpo", "dr_grpo", "raft"))
+
+
+def test_every_preset_is_tested() -> None:
+    assert {path.stem for path in (RECIPE / "config/preset").glob("*.yaml")} == {*PRESETS, *BASELINES}
 
 
 def test_no_node_of_ours_means_the_defaults() -> None:
@@ -332,11 +337,13 @@ def test_yaml_and_dataclasses_agree() -> None:
 def test_every_option_is_explained_in_the_yaml() -> None:
     """A comment stands right above each option, or above the one before it when they share one."""
     lines = (RECIPE / "config/critique_grpo_trainer.yaml").read_text(encoding="utf-8").splitlines()
-    for option in OPTIONS:
-        leaf = "generator: *endpoint" if option.startswith("generator.") else option.rsplit(".", 1)[-1] + ":"
-        found = [number for number, line in enumerate(lines) if f"{line.strip()} ".startswith(f"{leaf} ")]
-        position = found[-1] if option == "reward.timeout_s" else found[0]
-        assert len(found) == 1 or option in ("refinement.generator", "judge.timeout_s", "reward.timeout_s")
+    positions, names = {}, []
+    for number, line in enumerate(lines):
+        if key := re.match(r"( *)(\w+):", line):
+            names = [*names[: len(key[1]) // 2], key[2]]
+            positions[".".join(names)] = number
+    for option in OPTIONS:  # those of the generator are the judge's
+        position = positions[f"critique_grpo.{'generator' if option.startswith('generator.') else option}"]
         assert any(line.strip().startswith("#") for line in lines[position - 2 : position]), option
 
 
@@ -345,3 +352,37 @@ def test_every_option_is_in_the_readme(option: str) -> None:
     """Those of the generator in one line, since they are the judge's."""
     name = "generator.*" if option.startswith("generator.") else option
     assert f"`critique_grpo.{name}`" in (RECIPE / "README.md").read_text(encoding="utf-8")
+
+
+# --- demonstrations and objectives ----------------------------------------------------------------------------------
+
+
+def test_a_demonstration_takes_a_row_of_the_group() -> None:
+    assert "beside refinements and demonstration; set actor_rollout_ref.rollout.n to 3" in refusal(
+        critique_grpo__expert__column="target", actor_rollout_ref__rollout__n=2
+    )
+
+
+def test_a_demonstration_has_no_critique_for_a_reward() -> None:
+    assert "set critique_grpo.reward.source=rule" in refusal(critique_grpo__expert__column="target", **CRITIC_DECIDES)
+
+
+def test_demonstrations_alone_need_the_stage() -> None:
+    off = {"critique_grpo__refinement__num": 0, "critique_grpo__expert__column": "target"}
+    assert validate(composed(**off)).mixes
+    message = refusal(actor_rollout_ref__actor__policy_loss__loss_mode="vanilla", **off)
+    assert "switch the stage off with critique_grpo.expert.column=null" in message
+    assert "rollout_correction.bypass_mode" in refusal(algorithm__rollout_correction__bypass_mode=True, **off)
+
+
+def test_objectives_are_of_this_recipes_loss() -> None:
+    assert "critique_grpo.loss.objective is for this recipe's loss" in refusal(
+        preset="grpo", critique_grpo__loss__objective__initial="likelihood"
+    )
+    assert "leaves nothing to train: the objective of initial rows" in refusal(
+        critique_grpo__refinement__num=0, critique_grpo__loss__objective__initial="none"
+    )
+    with pytest.raises(
+        ConfigError, match="critique_grpo.loss.objective.expert is 'sft'; choose one of: policy_gradient"
+    ):
+        from_config(own(**{"loss.objective.expert": "sft"}))

@@ -60,3 +60,40 @@ def test_default_is_the_paper_without_its_clip() -> None:
 def test_the_divisor_of_the_loss_follows_the_response_length() -> None:
     config = composed(data__max_response_length=77)
     assert config.actor_rollout_ref.actor.loss_scale_factor == 77
+
+
+def test_luffy_is_its_released_script() -> None:
+    """exp_scripts/train.sh of LUFFY's repository."""
+    config = composed("luffy")
+    stated = {
+        "data.train_batch_size": 128,
+        "data.max_prompt_length": 1024,
+        "data.max_response_length": 8192,
+        "actor_rollout_ref.actor.ppo_mini_batch_size": 64,
+        "actor_rollout_ref.actor.entropy_coeff": 0.001,
+        "actor_rollout_ref.actor.optim.lr": 1e-6,
+        "actor_rollout_ref.actor.use_kl_loss": False,
+        "actor_rollout_ref.rollout.n": 8,
+        "actor_rollout_ref.rollout.temperature": 1.0,
+        "algorithm.norm_adv_by_std_in_grpo": False,  # grpo_use_std=False
+        "actor_rollout_ref.actor.loss_agg_mode": "seq-mean-token-sum-norm",  # loss_remove_token_mean=True
+        "critique_grpo.loss.clip_ratio_low": None,  # loss_remove_clip=True
+        "critique_grpo.loss.clip_ratio_high": None,
+        "critique_grpo.loss.gamma": 0.1,  # off_policy_reshape=p_div_p_0.1
+        "critique_grpo.loss.set_weights": "equal",
+    }
+    assert {name: OmegaConf.select(config, name) for name in stated} == stated
+
+
+@pytest.mark.parametrize(
+    ("preset", "objectives"),
+    [
+        ("raft", ("likelihood", "policy_gradient", "policy_gradient")),
+        ("refinement_ft", ("none", "likelihood", "policy_gradient")),
+        ("citl_ft", ("likelihood", "likelihood", "policy_gradient")),
+        ("sft", ("none", "policy_gradient", "likelihood")),
+        ("luffy", ("policy_gradient",) * 3),
+    ],
+)
+def test_a_baseline_is_a_choice_of_objectives(preset: str, objectives: tuple[str, ...]) -> None:
+    assert tuple(composed(preset).critique_grpo.loss.objective.values()) == objectives

@@ -19,7 +19,7 @@ def measured(
     losses = compute_shaped_token_loss(
         log_prob.detach(), log_prob, advantages, mask, gamma=options.gamma, shaping=options.shaping
     ) * torch.tensor(weights).unsqueeze(-1)
-    sums = log_prob_counts(log_prob, ones * mask.unsqueeze(-1)) | pulls(losses.sum(), log_prob, mask)
+    sums = log_prob_counts(log_prob, ones * mask.unsqueeze(-1)) | pulls(losses.sum(), log_prob, mask, ~mask)
     metrics = {f"actor/{name}": [value, 0.0] for name, value in sums.items()}
     found = learnability(metrics, options)
     assert not metrics, "sums and counts are for this alone"
@@ -55,6 +55,16 @@ def test_a_batch_without_refinements_says_nothing() -> None:
     assert measured([[0.5, 0.5]], [False], LossConfig(), [1.0]) == {}
 
 
+def test_demonstrations_pull_for_themselves() -> None:
+    log_prob = torch.tensor([[0.5, 0.5], [0.5, 0.5], [0.5, 0.5]]).log().requires_grad_()
+    nobody = torch.zeros(3, dtype=torch.bool)
+    sums = pulls(
+        (log_prob.sum(-1) * torch.tensor([1.0, 2.0, 5.0])).sum(), log_prob, nobody, torch.tensor([1, 1, 0]).bool()
+    )
+    found = learnability({f"actor/{name}": value for name, value in sums.items()}, LossConfig())
+    assert found == {"critique_grpo/expert_pull_share": pytest.approx(5 / 8)}
+
+
 def test_nothing_is_differentiated_where_there_is_no_graph() -> None:
     ones = torch.ones(1, 2)
-    assert pulls(ones.sum(), ones, torch.tensor([True])) == {}
+    assert pulls(ones.sum(), ones, torch.tensor([True]), torch.tensor([False])) == {}

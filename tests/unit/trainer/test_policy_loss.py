@@ -51,7 +51,7 @@ def actor_config(*overrides: str) -> ActorConfig:
     return config
 
 
-def mini_batch(refined: Tensor, weight: Tensor | None = None) -> TensorDict:
+def mini_batch(refined: Tensor, weight: Tensor | None = None, likelihood: Tensor | None = None) -> TensorDict:
     """Two groups of four rows as the trainer sends them: padded on both sides, then through verl's own conversion."""
     generator = torch.Generator().manual_seed(0)
     prompt_lengths = torch.tensor([4, 4, 4, 4, 2, 2, 2, 2])
@@ -73,6 +73,8 @@ def mini_batch(refined: Tensor, weight: Tensor | None = None) -> TensorDict:
             * response_mask,
             "advantages": advantages,
             "refinement_mask": refined,
+            "off_policy_mask": refined,
+            "likelihood_mask": NONE_REFINED if likelihood is None else likelihood,
             "loss_weight": torch.ones(ROWS) if weight is None else weight,
         }
     )

@@ -1,5 +1,6 @@
 """verl's rollout correction on mixed groups: initial rows are measured and weighed, refinement rows are left alone."""
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -7,7 +8,7 @@ from verl import DataProto
 from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_and_add_to_batch
 from verl.utils.debug.metrics import calculate_debug_metrics
 
-from recipe.critique_grpo.trainer.ray_trainer import neutralise_refinements
+from recipe.critique_grpo.trainer.ray_trainer import neutralise_off_policy
 
 pytestmark = pytest.mark.unit
 REFINED = torch.tensor([True, False, False, False])
@@ -28,14 +29,15 @@ def mixed() -> DataProto:
             "responses": ones.long(),
             "attention_mask": ones,
             "refinement_mask": REFINED,
-        }
+        },
+        non_tensors={"origin": np.array(["refinement", "initial", "initial", "initial"], dtype=object)},
     )
 
 
 def test_refinements_weigh_1_and_initial_rows_what_verl_says() -> None:
     batch = mixed()
     untouched = batch.batch["rollout_log_probs"].clone()
-    neutralise_refinements(batch, batch.batch["old_log_probs"])
+    neutralise_off_policy(batch, batch.batch["old_log_probs"])
     assert torch.equal(batch.batch["rollout_log_probs"][~REFINED], untouched[~REFINED])
     correction = OmegaConf.create({"rollout_is": "token", "rollout_is_threshold": 2.0, "rollout_rs": None})
     batch, metrics = compute_rollout_correction_and_add_to_batch(batch, correction)
@@ -49,7 +51,7 @@ def test_refinements_weigh_1_and_initial_rows_what_verl_says() -> None:
 def test_the_diagnostics_measure_initial_rows() -> None:
     batch = mixed()
     before = calculate_debug_metrics(batch)["training/rollout_probs_diff_max"]
-    neutralise_refinements(batch, batch.batch["old_log_probs"])
+    neutralise_off_policy(batch, batch.batch["old_log_probs"])
     after = calculate_debug_metrics(batch)["training/rollout_probs_diff_max"]
     assert 0 < after < before
 
@@ -57,5 +59,5 @@ def test_the_diagnostics_measure_initial_rows() -> None:
 def test_without_log_probs_of_the_rollout_nothing_happens() -> None:
     batch = mixed()
     batch.batch.pop("rollout_log_probs")
-    neutralise_refinements(batch, batch.batch["old_log_probs"])
+    neutralise_off_policy(batch, batch.batch["old_log_probs"])
     assert "rollout_log_probs" not in batch.batch

@@ -1,0 +1,76 @@
+"""Rows whose response the policy did not sample from the question: refinements, and demonstrations that the data holds.
+
+They have the question's own prompt, and the log-probs of that prompt are the trainer's to compute.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
+
+from recipe.critique_grpo.rollout.rows import ORIGIN
+
+GENERATOR = "generator"  # who wrote the row: "policy", "endpoint" or "data"
+
+
+def written_output(
+    prompt_ids: Sequence[int],
+    response_ids: Sequence[int],
+    *,
+    origin: str,
+    generator: str,
+    with_log_probs: bool,
+    seconds: float = 0.0,
+    extra_fields: Mapping[str, Any] | None = None,
+) -> AgentLoopOutput:
+    """What verl's agent loop would have returned.
+
+    Args:
+        with_log_probs: verl wants the rollout's log-probs of all rows or of none; the trainer makes these neutral.
+        seconds: that writing it took.
+        extra_fields: of the server's answer.
+    """
+    return AgentLoopOutput(
+        prompt_ids=list(prompt_ids),
+        response_ids=list(response_ids),
+        response_mask=[1] * len(response_ids),
+        response_logprobs=[0.0] * len(response_ids) if with_log_probs else None,
+        num_turns=2,
+        metrics=AgentLoopMetrics(generate_sequences=seconds),
+        extra_fields={
+            **(extra_fields or {}),
+            "turn_scores": [],
+            "tool_rewards": [],
+            ORIGIN: origin,
+            GENERATOR: generator,
+        },
+    )
+
+
+def demonstration(row: Mapping[str, Any], column: str) -> str | None:
+    """The demonstration that a row of the data holds: a text, or chat messages of which the last one is it (as in
+    LUFFY's files). None if there is none."""
+    found = row.get(column)
+    if isinstance(found, str):
+        return found if found.strip() else None
+    if found is None or not len(found):
+        return None
+    last = found[-1]
+    text = last.get("content") if isinstance(last, Mapping) else None
+    return text if isinstance(text, str) and text.strip() else None
+
+
+def demonstration_tokens(
+    row: Mapping[str, Any],
+    column: str | None,
+    *,
+    encode_text: Callable[[str], list[int]],
+    eos_token_id: int,
+    max_tokens: int,
+) -> list[int] | None:
+    """The demonstration as a response that ends; None if there is none, or if it is longer than a response may be."""
+    text = None if column is None else demonstration(row, column)
+    if text is None:
+        return None
+    token_ids = [*encode_text(text), eos_token_id]
+    return token_ids if len(token_ids) <= max_tokens else None
