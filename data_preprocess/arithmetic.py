@@ -3,9 +3,10 @@ r"""Build verifiable arithmetic problems in verl's parquet format from `reasonin
     python -m data_preprocess.arithmetic --local_save_dir data/arithmetic --train_size 1024 --val_size 256
 
 Writes train.parquet and val.parquet, each with a card, with the columns data_source, prompt (chat messages), ability,
-reward_model (rule, ground truth) and extra_info (index, split, question; entry, for answers that only the task's own
-scorer can judge). No question occurs twice, within a file or across them. The prompt asks for the answer in \boxed{}
-and shows worked examples: a 135M model does not box it unless shown how.
+reward_model (rule, ground truth), extra_info (index, split, question; entry, for answers that only the task's own
+scorer can judge) and target (a solution, for baselines that are shown one). No question occurs twice, within a file or
+across them. The prompt asks for the answer in \boxed{} and shows worked examples: a 135M model does not box it unless
+shown how.
 """
 
 import argparse
@@ -58,6 +59,7 @@ def make_row(problem: Problem, prompt: list[Message], index: int, split: str, ta
         "ability": "math",
         "reward_model": {"style": "rule", "ground_truth": problem.answer},
         "extra_info": {"index": index, "split": split, "question": problem.question, **entry},
+        "target": problem.solve(),
     }
 
 

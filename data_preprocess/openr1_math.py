@@ -2,8 +2,9 @@ r"""Build the paper's training set in verl's parquet format: a sample of LUFFY's
 
     python -m data_preprocess.openr1_math --local_save_dir data/openr1 --decontaminate data/benchmarks/*.parquet
 
-Writes train.parquet with a card beside it. The expert's solution is kept as the column `target`, for supervised
-baselines; training does not read it. OpenR1-Math-220k itself is taken as well (--hub_id, --local_dataset_path).
+Writes train.parquet with a card beside it. The expert's solution is kept as the column `target`, which supervised
+baselines and LUFFY read (critique_grpo.expert.column). OpenR1-Math-220k itself is taken as well (--hub_id,
+--local_dataset_path).
 Left out, and counted: malformed rows, duplicates, problems of the benchmarks, prompts over --max_prompt_length, and
 answers that the recipe's grader cannot parse.
 """

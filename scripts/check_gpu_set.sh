@@ -143,7 +143,8 @@ row |= {"reward_model": {"style": "rule", "ground_truth": "2"}, "extra_info": {"
 pd.DataFrame([row]).to_parquet(f"{sys.argv[1]}/sums.parquet")
 PY
   local of=("PYTHON=$scratch/python" TIER=gpu GPUS=8 "MODEL=$scratch/model")
-  for preset in default paper released grpo; do
+  for preset in recipe/critique_grpo/config/preset/*.yaml; do
+    preset="$(basename "$preset" .yaml)"
     bash scripts/train.sh "${of[@]}" "TRAIN=$scratch/sums.parquet" "VAL=$scratch/sums.parquet" PRESET="$preset" "OUT=$scratch/$preset"
     # shellcheck disable=SC2086  # two overrides
     bash scripts/train.sh "${of[@]}" "TRAIN=$scratch/sums.parquet" "VAL=$scratch/sums.parquet" PRESET="$preset" "OUT=$scratch/$preset-sdpa" $without
@@ -163,7 +164,7 @@ from verl.utils.config import omega_conf_to_dataclass
 from recipe.critique_grpo.startup.validate import validate
 
 runs = [json.loads(line) for line in Path(sys.argv[1]).read_text().splitlines()]
-names = ["default", "paper", "released", "grpo"]
+names = sorted(path.stem for path in Path("recipe/critique_grpo/config/preset").glob("*.yaml"))
 # verl wants to be told how to cut batches; train.sh and eval.sh tell it.
 runs += [["bare", f"preset={name}", "tier=gpu", "actor_rollout_ref.actor.use_dynamic_bsz=true"] for name in names]
 failures = []

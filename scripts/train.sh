@@ -11,7 +11,8 @@
 #   VAL      parquet files to validate on
 #   OUT      folder for checkpoints, metrics, train.log and (not with PRESET=grpo) rollouts
 #            (default: outputs/train/<last part of MODEL>-<PRESET>)
-#   PRESET   default, paper, released or grpo (default: default)
+#   PRESET   default, paper, released, grpo; or a baseline: dr_grpo, luffy, sft, raft, refinement_ft, citl_ft
+#            (default: default)
 #   TIER     cpu or gpu (default: gpu if nvidia-smi shows one)
 #   GPUS     GPUs of each machine to use (default: all; cpu: 1)
 #   PYTHON   interpreter with this repository installed (default: python; cpu: .venv/bin/python)

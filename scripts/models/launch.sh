@@ -1,6 +1,7 @@
 # What the scripts of models share; sourced. Each sets MODEL and `settings`, then calls `launch "$@"`. From the environment:
 #
-#   PRESET        default, paper, released or grpo                         (default: default)
+#   PRESET        default, paper, released, grpo; or a baseline: dr_grpo, luffy, sft, raft, refinement_ft, citl_ft
+#                 (default: default)
 #   CRITIQUE      critique.type: indicative_gt, indicative, cot, self ...  (default: indicative_gt)
 #   REFINEMENTS   k, refinements that join a group of 8                    (default: 1)
 #   JUDGE_URL, JUDGE_MODEL   of CRITIQUE=cot; the key is in OPENAI_API_KEY
@@ -33,9 +34,10 @@ shared=(
 
 launch() { # the user's overrides
   local toy=()
-  if [[ "${PRESET:-default}" != grpo ]]; then # which refines nothing
-    shared+=("critique_grpo.critique.type=${CRITIQUE:-indicative_gt}" "critique_grpo.refinement.num=${REFINEMENTS:-1}")
-  fi
+  case "${PRESET:-default}" in
+    grpo | dr_grpo | luffy | sft | raft) ;; # which refine nothing
+    *) shared+=("critique_grpo.critique.type=${CRITIQUE:-indicative_gt}" "critique_grpo.refinement.num=${REFINEMENTS:-1}") ;;
+  esac
   [[ "${SMOKE:-}" != 1 ]] || smoke
   [[ -z "${JUDGE_URL:-}" ]] || shared+=("critique_grpo.judge.base_url='$JUDGE_URL'")
   [[ -z "${JUDGE_MODEL:-}" ]] || shared+=("critique_grpo.judge.model='$JUDGE_MODEL'")

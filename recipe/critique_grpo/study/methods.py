@@ -16,6 +16,16 @@ def refining(
     ]
 
 
+def imitating(*overrides: str, **objectives: str) -> list[str]:
+    """A baseline that is trained for the likelihood of rows of some origin."""
+    return [*overrides, *(f"critique_grpo.loss.objective.{origin}={value}" for origin, value in objectives.items())]
+
+
+def shown(column: str) -> list[str]:
+    """A demonstration of the data in every group, and no refinements."""
+    return ["critique_grpo.refinement.num=0", f"critique_grpo.expert.column={column}"]
+
+
 METHODS: dict[str, list[str]] = {
     "GRPO": VERLS_GRPO,
     "Dr.GRPO": [
@@ -23,6 +33,13 @@ METHODS: dict[str, list[str]] = {
         "algorithm.adv_estimator=grpo",
         "actor_rollout_ref.actor.policy_loss.loss_mode=vanilla",
     ],
+    "SFT on answers": imitating(*shown("answer"), initial="none", expert="likelihood"),
+    "SFT on solutions": imitating(*shown("solution"), initial="none", expert="likelihood"),
+    "RAFT": imitating("critique_grpo.refinement.num=0", initial="likelihood"),
+    "Refinement FT": imitating(*refining("indicative_gt"), initial="none", refinement="likelihood"),
+    "CITL-FT": imitating(*refining("indicative_gt"), initial="likelihood", refinement="likelihood"),
+    "LUFFY": [*shown("solution"), "critique_grpo.loss.set_weights=equal"],
+    "LUFFY, weights per set": [*shown("solution"), "critique_grpo.loss.set_weights=per_set"],
     "retry": refining("retry"),
     "random": refining("random"),
     "inverted": refining("inverted"),

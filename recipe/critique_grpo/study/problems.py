@@ -97,7 +97,8 @@ def distinct(operation: str, number: int, rng: random.Random, taken: frozenset[P
 
 
 def rows(problems: Sequence[Problem], family: str) -> list[dict[str, Any]]:
-    """verl's parquet rows; validation reports a family by its data source."""
+    """verl's parquet rows; validation reports a family by its data source. ``solution`` and ``answer`` are what
+    supervised baselines are shown."""
     return [
         {
             "data_source": f"study/{family}",
@@ -105,6 +106,8 @@ def rows(problems: Sequence[Problem], family: str) -> list[dict[str, Any]]:
             "ability": "math",
             "reward_model": {"style": "rule", "ground_truth": problem.answer},
             "extra_info": {"index": f"{family}-{number}", "split": family},
+            "solution": problem.solution(),
+            "answer": f"\\boxed{{{problem.answer}}}",
         }
         for number, problem in enumerate(problems)
     ]

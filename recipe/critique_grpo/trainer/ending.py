@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
-from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
+from ray.exceptions import ActorDiedError, NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
 from recipe.critique_grpo.critics.failure_budget import FailureBudgetExceeded
 
@@ -90,6 +90,8 @@ def what_ended_it(error: BaseException, folder: Path | None, freed: int = 0) -> 
         return f"the disk of {folder} is full, so a checkpoint or log could not be written.{removed} ({text:.200})"
     if isinstance(cause, OutOfMemoryError):
         return f"this machine ran out of memory, and Ray ended a process: {text:.300}"
+    if isinstance(cause, NodeDiedError) or "node was terminated" in text or "node died" in text.lower():
+        return f"a machine of the Ray cluster was lost: start it again (scripts/cluster/node.sh join). ({text:.200})"
     if isinstance(cause, ActorDiedError | WorkerCrashedError):
         return f"a process of the run died (killed, out of memory, or crashed; see the log above): {text:.300}"
     return f"{type(cause).__name__}: {text:.600}"

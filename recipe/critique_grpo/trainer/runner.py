@@ -11,6 +11,7 @@ import ray
 from omegaconf import DictConfig
 
 from recipe.critique_grpo.critics.failure_budget import FailureBudgetExceeded
+from recipe.critique_grpo.trainer.cluster import join_cluster, wait_for_machines
 from recipe.critique_grpo.trainer.ending import (
     TrainingFinished,
     check_unfinished,
@@ -31,6 +32,7 @@ def run_task(config: Any, trainer_class: type) -> None:
     """What verl's task runner does, in this process and with this trainer class where it looks for its own."""
     from verl.trainer import main_ppo_v0
 
+    wait_for_machines(config.trainer)
     main_ppo_v0.RayPPOTrainer = trainer_class
     main_ppo_v0.TaskRunner.__ray_metadata__.modified_class().run(config)
 
@@ -55,6 +57,8 @@ def train(config: DictConfig, task_runner_class: Any = CritiqueGRPOTaskRunner) -
     from verl.utils.device import auto_set_device
 
     auto_set_device(config)
+    if address := join_cluster(config):
+        print(f"critique_grpo: on the Ray cluster at {address}", flush=True)
     try:
         check_unfinished(config.trainer)
     except TrainingFinished as answer:

@@ -38,7 +38,8 @@ def test_parquet_has_verls_columns_and_right_answers(tmp_path: Path, style: str,
     for split, size in (("train", 20), ("val", 10)):
         rows = pq.read_table(tmp_path / f"{split}.parquet").to_pylist()
         assert len(rows) == size
-        assert set(rows[0]) == {"data_source", "prompt", "ability", "reward_model", "extra_info"}
+        assert set(rows[0]) == {"data_source", "prompt", "ability", "reward_model", "extra_info", "target"}
+        assert all(rf"\boxed{{{row['reward_model']['ground_truth']}}}" in row["target"] for row in rows)
         for index, row in enumerate(rows):
             question, last = row["extra_info"]["question"], row["prompt"][-1]
             assert row["data_source"] == "reasoning_gym/chain_sum"

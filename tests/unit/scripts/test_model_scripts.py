@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from composed import BASELINES, PRESETS, composed
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -81,8 +82,13 @@ def test_the_environment_chooses_preset_critique_judge_and_refinements(tmp_path:
     assert config.trainer.nnodes == 2 and config.actor_rollout_ref.model.path == "org/other"
 
 
-def test_grpo_refines_nothing(tmp_path: Path) -> None:
-    assert started("qwen2.5_7b.sh", tmp_path, TIER="gpu", GPUS="8", PRESET="grpo").critique_grpo.refinement.num == 0
+@pytest.mark.parametrize("preset", [*PRESETS, *BASELINES])
+def test_the_same_script_runs_every_preset(tmp_path: Path, preset: str) -> None:
+    config = started("qwen2.5_7b.sh", tmp_path, TIER="gpu", GPUS="8", PRESET=preset)
+    validate(config)
+    of_the_preset = composed(preset).critique_grpo
+    assert config.critique_grpo.refinement.num == of_the_preset.refinement.num
+    assert config.critique_grpo.loss == of_the_preset.loss and config.critique_grpo.expert == of_the_preset.expert
 
 
 @pytest.mark.parametrize("script", MODELS)

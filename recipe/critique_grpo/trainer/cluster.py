@@ -1,0 +1,76 @@
+"""A run on a Ray cluster that is there already: ``ray start`` on every machine, then the same command.
+
+Ray takes no sizes for a cluster that it does not start, and its workers have the environment of the machine that starts
+them, not that of the command. So sizes are dropped here, and what the CPU tier needs is handed to the workers.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import ray
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from verl_ext.cpu import enabled
+
+OF_A_NEW_CLUSTER = ("num_cpus", "num_gpus", "resources", "object_store_memory", "include_dashboard")
+CPU_ENVIRONMENT = ("VERL_PLATFORM", "VERL_CPU_", "VLLM_CPU_", "MALLOC_", "HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM")
+"""Beginnings of the variables that ``scripts/cpu_env.sh`` and the CPU platform know. No key of anybody is among them:
+Ray shows and logs what it hands out."""
+WAIT_S = 300.0
+"""So long machines are waited for that have not joined yet."""
+
+
+def find_cluster(config: DictConfig, environment: Mapping[str, str] = os.environ) -> str | None:
+    """The address of the cluster that ``ray.init`` will connect to; None if it will start one."""
+    asked = OmegaConf.select(config, "ray_kwargs.ray_init.address") or environment.get("RAY_ADDRESS")
+    if asked:
+        return None if asked == "local" else str(asked)
+    # Where ``ray start`` leaves the address of its cluster.
+    folder = environment.get("RAY_TMPDIR") or environment.get("TMPDIR") or "/tmp"
+    current = Path(folder, "ray", "ray_current_cluster")
+    return current.read_text(encoding="utf-8").strip() or None if current.is_file() else None
+
+
+def join_cluster(config: DictConfig, environment: Mapping[str, str] = os.environ) -> str | None:
+    """Make ``config.ray_kwargs`` what an existing cluster takes, if there is one; returns its address."""
+    address = find_cluster(config, environment)
+    if address is None:
+        return None
+    with open_dict(config):
+        settings = config.ray_kwargs.ray_init
+        for name in OF_A_NEW_CLUSTER:
+            settings.pop(name, None)
+        if enabled():
+            names = sorted(name for name in environment if name.startswith(CPU_ENVIRONMENT))
+            handed = {name: environment[name] for name in names}
+            given = OmegaConf.select(settings, "runtime_env.env_vars") or {}
+            settings.runtime_env = OmegaConf.merge(settings.get("runtime_env") or {}, {"env_vars": {**handed, **given}})
+    return address
+
+
+def wait_for_machines(trainer: DictConfig, wait_s: float = WAIT_S) -> None:
+    """Wait until the cluster has the machines of ``trainer.nnodes``, which verl counts only once.
+
+    Raises:
+        RuntimeError: they have not joined in time; says how many have.
+    """
+    deadline, said = time.monotonic() + wait_s, False
+    while (joined := machines(trainer.n_gpus_per_node)) < trainer.nnodes:
+        told = f"{joined} of {trainer.nnodes} machines with {trainer.n_gpus_per_node} GPUs or more"
+        if trainer.nnodes == 1 or time.monotonic() > deadline:
+            raise RuntimeError(
+                f"the Ray cluster has {told}: start the others (scripts/cluster/node.sh join), or lower trainer.nnodes "
+                "or trainer.n_gpus_per_node."
+            )
+        if not said:
+            print(f"critique_grpo: the Ray cluster has {told}; waiting {wait_s:.0f} s for the others", flush=True)
+            said = True
+        time.sleep(1)
+
+
+def machines(gpus: int) -> int:
+    """Machines of the cluster that are alive and have so many of what verl counts as GPUs."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return sum(max(resources.get("GPU", 0), resources.get("NPU", 0)) >= gpus for resources in alive)

@@ -1,0 +1,78 @@
+"""What a run tells Ray where a cluster is there already."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from composed import composed
+from omegaconf import OmegaConf
+
+from recipe.critique_grpo.trainer import cluster
+from recipe.critique_grpo.trainer.cluster import find_cluster, join_cluster, wait_for_machines
+
+pytestmark = pytest.mark.unit
+NOWHERE = {"RAY_TMPDIR": "/nowhere"}
+
+
+@pytest.mark.parametrize(
+    ("option", "variable", "current", "found"),
+    [
+        (None, None, None, None),
+        ("one:1", "two:2", "three:3", "one:1"),
+        (None, "two:2", "three:3", "two:2"),
+        (None, None, "three:3\n", "three:3"),
+        (None, "local", "three:3", None),
+        (None, None, "", None),
+    ],
+)
+def test_the_cluster_is_the_one_that_ray_finds(
+    tmp_path: Path, option: str | None, variable: str | None, current: str | None, found: str | None
+) -> None:
+    config = composed(ray_kwargs__ray_init__address=option) if option else composed()
+    if current is not None:
+        (tmp_path / "ray").mkdir()
+        (tmp_path / "ray" / "ray_current_cluster").write_text(current)
+    environment = {"RAY_TMPDIR": str(tmp_path), **({"RAY_ADDRESS": variable} if variable else {})}
+    assert find_cluster(config, environment) == found
+
+
+def test_without_a_cluster_nothing_changes() -> None:
+    config = composed()
+    assert join_cluster(config, NOWHERE) is None
+    assert config == composed() and config.ray_kwargs.ray_init.num_cpus == 32
+
+
+def test_sizes_are_the_clusters_and_the_cpu_tiers_environment_goes_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    own = {"VERL_PLATFORM": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1", "MALLOC_TRIM_THRESHOLD_": "7"}
+    config = composed(ray_kwargs__ray_init__runtime_env={"env_vars": {"VERL_FILE_LOGGER_PATH": "/f"}})
+    others = {"RAY_ADDRESS": "one:1", "OPENAI_API_KEY": "secret", "HOME": "/root"}
+    assert join_cluster(config, {**own, **others}) == "one:1"
+    settings = OmegaConf.to_container(config.ray_kwargs.ray_init, resolve=True)
+    assert settings == {"runtime_env": {"env_vars": {**own, "VERL_FILE_LOGGER_PATH": "/f"}}}
+
+
+def test_a_gpu_run_hands_nothing_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VERL_PLATFORM", raising=False)
+    config = composed(tier="gpu")
+    assert join_cluster(config, {"RAY_ADDRESS": "one:1", "MALLOC_TRIM_THRESHOLD_": "7"}) == "one:1"
+    assert "runtime_env" not in config.ray_kwargs.ray_init and "num_cpus" not in config.ray_kwargs.ray_init
+
+
+def nodes(*gpus: int) -> list[dict[str, Any]]:
+    return [{"Alive": one >= 0, "Resources": {"GPU": one, "CPU": 8}} for one in gpus]
+
+
+def test_machines_are_waited_for(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = iter([nodes(8), nodes(8, 4), nodes(8, -1), nodes(8, 8)])
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: next(seen))
+    monkeypatch.setattr(cluster.time, "sleep", lambda seconds: None)
+    wait_for_machines(OmegaConf.create({"nnodes": 2, "n_gpus_per_node": 8}))
+    assert capsys.readouterr().out.count("1 of 2 machines with 8 GPUs or more; waiting 300 s for the others") == 1
+
+
+@pytest.mark.parametrize(("nnodes", "has"), [(2, 1), (1, 0)])
+def test_machines_that_do_not_come_are_named(monkeypatch: pytest.MonkeyPatch, nnodes: int, has: int) -> None:
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: nodes(*[8] * has, 4))
+    with pytest.raises(RuntimeError, match=f"has {has} of {nnodes} machines .*: start the others"):
+        wait_for_machines(OmegaConf.create({"nnodes": nnodes, "n_gpus_per_node": 8}), wait_s=-1)
