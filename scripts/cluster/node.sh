@@ -18,7 +18,7 @@ set -euo pipefail
 # shellcheck source=scripts/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 case "${1:-}" in
-  head) where=(--head --port="${PORT:-6379}") ;;
+  head) where=(--head --port="${PORT:-6379}" --include-dashboard=false) ;;
   join)
     [[ "${2:-}" == *:* ]] || die "join needs the head's address, such as node1:6379"
     where=(--address="$2")
@@ -30,4 +30,4 @@ choose_machine
 enter_repo
 sizes=(--num-gpus="$GPUS")
 [[ "$TIER" != cpu ]] || sizes+=(--num-cpus=32) # logical ones: with too few Ray waits silently
-exec "${python%/*}/ray" start "${where[@]}" "${sizes[@]}" --include-dashboard=false --disable-usage-stats --block
+exec "${python%/*}/ray" start "${where[@]}" "${sizes[@]}" --disable-usage-stats --block

@@ -86,9 +86,12 @@ def test_a_run_on_two_machines_survives_the_loss_of_one(
         second = all_.enter_context(started([*node, "join", address], tmp_path / "second.log", machine))
         latest = tmp_path / "run" / "checkpoints" / "latest_checkpointed_iteration.txt"
         deadline = time.monotonic() + 400
-        while not latest.exists() and run.poll() is None and time.monotonic() < deadline:
+        while not latest.exists():
+            alive = run.poll() is None and second.poll() is None
+            assert alive and time.monotonic() < deadline, (tmp_path / "second.log").read_text() + log.read_text()[
+                -6000:
+            ]
             time.sleep(0.2)
-        assert latest.exists(), log.read_text()[-6000:]
         end(second)
         assert run.wait(timeout=180) != 0
         said = log.read_text(errors="replace")

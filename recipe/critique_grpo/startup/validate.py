@@ -49,6 +49,12 @@ def validate(config: DictConfig) -> CritiqueGRPOConfig:
             "critique_grpo.dump_log_probs is on, but there is no dump of refinements to write them to: set "
             "critique_grpo.dump_dir, or switch it off; it costs the pass for old log-probs."
         )
+    trainer = config.trainer
+    if trainer.get("keep_best") and min(trainer.save_freq, trainer.test_freq) <= 0:
+        problems.append(
+            f"trainer.keep_best is {trainer.keep_best}, but nothing is validated or saved: set trainer.test_freq and "
+            "trainer.save_freq."
+        )
     problems += _critic_problems(options)
     if options.active:
         problems += _stage_problems(config, options)

@@ -24,8 +24,9 @@ from recipe.critique_grpo.trainer.in_turn import finished
 FAMILIES = ("hard", "easy")
 T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 """97.5% quantile of Student's t by degrees of freedom."""
-BASE = "GRPO"
-PICTURED = ("GRPO", "retry", "indicative", "indicative_gt, equal weights", "indicative_gt")
+BASES = ("GRPO", "SFT on answers")
+"""What the others are compared with: what learns nothing where all samples fail, and what is told the answers."""
+PICTURED = ("GRPO", "retry", "SFT on answers", "indicative_gt, equal weights", "indicative_gt")
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,8 @@ def training_rows(results: Mapping[str, Sequence[Result]]) -> Iterator[list[str]
         yield [method, *cells, f"{tokens:.0f}", f"{mean(known):.3f}" if known else "-"]
 
 
-def comparison_rows(results: Mapping[str, Sequence[Result]]) -> Iterator[list[str]]:
-    """The head and a row for each method: its difference to GRPO, problem by problem (means over seeds)."""
+def comparison_rows(results: Mapping[str, Sequence[Result]], base: str) -> Iterator[list[str]]:
+    """The head and a row for each method: its difference to one of them, problem by problem (means over seeds)."""
     import numpy as np
 
     from recipe.critique_grpo.evaluate.stats import bootstrap_means, interval, sign_flip_p
@@ -124,13 +125,13 @@ def comparison_rows(results: Mapping[str, Sequence[Result]]) -> Iterator[list[st
     def of_problems(runs: Sequence[Result], family: str) -> Any:
         return np.mean([run.final[family]["greedy"] for run in runs], axis=0)
 
-    yield ["method", *(cell for family in FAMILIES for cell in (f"{family}: difference to {BASE}, points", "p"))]
+    yield ["method", *(cell for family in FAMILIES for cell in (f"{family}: difference, points", "p"))]
     for method, runs in results.items():
-        if method == BASE or BASE not in results:
+        if method == base:
             continue
         cells = []
         for family in FAMILIES:
-            difference = of_problems(runs, family) - of_problems(results[BASE], family)
+            difference = of_problems(runs, family) - of_problems(results[base], family)
             low, high = interval(bootstrap_means([difference[:, None]]))
             ends = f"[{100 * low[0]:+.1f}, {100 * high[0]:+.1f}]"
             cells += [f"{100 * difference.mean():+.1f} {ends}", f"{sign_flip_p([difference]):.4f}"]
@@ -180,7 +181,7 @@ def tables(results: Mapping[str, Sequence[Result]]) -> dict[str, list[list[str]]
     """All tables by their titles."""
     return {
         "Held-out problems, after the last update": list(main_rows(results)),
-        "Against GRPO": list(comparison_rows(results)),
+        **{f"Against {base}": list(comparison_rows(results, base)) for base in BASES if base in results},
         "In training": list(training_rows(results)),
         "Settings": list(settings_rows(results)),
     }

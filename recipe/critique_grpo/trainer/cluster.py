@@ -11,6 +11,7 @@ from pathlib import Path
 
 import ray
 from omegaconf import DictConfig, OmegaConf, open_dict
+from ray.exceptions import RayError
 
 from verl_ext.cpu import enabled
 
@@ -18,8 +19,8 @@ OF_A_NEW_CLUSTER = ("num_cpus", "num_gpus", "resources", "object_store_memory", 
 CPU_ENVIRONMENT = ("VERL_PLATFORM", "VERL_CPU_", "VLLM_CPU_", "MALLOC_", "HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM")
 """Beginnings of the variables that ``scripts/cpu_env.sh`` and the CPU platform know. No key of anybody is among them:
 Ray shows and logs what it hands out."""
-WAIT_S = 300.0
-"""So long machines are waited for that have not joined yet."""
+WAIT_S, NOTICED_S = 300.0, 30.0
+"""So long machines are waited for that have not joined yet, and so long it takes Ray to know that one is gone."""
 
 
 def find_cluster(config: DictConfig, environment: Mapping[str, str] = os.environ) -> str | None:
@@ -68,6 +69,19 @@ def wait_for_machines(trainer: DictConfig, wait_s: float = WAIT_S) -> None:
             print(f"critique_grpo: the Ray cluster has {told}; waiting {wait_s:.0f} s for the others", flush=True)
             said = True
         time.sleep(1)
+
+
+def lost_machines(trainer: DictConfig, cause: BaseException, wait_s: float = NOTICED_S) -> int:
+    """Machines that the run has lost. What fails first is an actor there; Ray knows of the machine a little later."""
+    if trainer.nnodes == 1 or not isinstance(cause, RayError) or not ray.is_initialized():
+        return 0
+    deadline = time.monotonic() + wait_s
+    try:
+        while (left := machines(trainer.n_gpus_per_node)) >= trainer.nnodes and time.monotonic() < deadline:
+            time.sleep(1)
+    except Exception:  # the head itself is gone: what ended the run is said all the same
+        return 0
+    return max(0, int(trainer.nnodes) - left)
 
 
 def machines(gpus: int) -> int:

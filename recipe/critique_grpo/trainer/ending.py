@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
-from ray.exceptions import ActorDiedError, NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
 from recipe.critique_grpo.critics.failure_budget import FailureBudgetExceeded
 
@@ -75,8 +75,8 @@ def remove_unfinished(folder: Path) -> int:
     return freed
 
 
-def what_ended_it(error: BaseException, folder: Path | None, freed: int = 0) -> str:
-    """The reason in one line; ``folder`` and ``freed`` as for ``farewell``."""
+def what_ended_it(error: BaseException, folder: Path | None, freed: int = 0, lost: int = 0) -> str:
+    """The reason in one line; ``folder``, ``freed`` and ``lost`` as for ``farewell``."""
     cause = root_cause(error)
     text = " ".join(str(cause).split())
     if isinstance(error, KeyboardInterrupt):
@@ -90,14 +90,15 @@ def what_ended_it(error: BaseException, folder: Path | None, freed: int = 0) -> 
         return f"the disk of {folder} is full, so a checkpoint or log could not be written.{removed} ({text:.200})"
     if isinstance(cause, OutOfMemoryError):
         return f"this machine ran out of memory, and Ray ended a process: {text:.300}"
-    if isinstance(cause, NodeDiedError) or "node was terminated" in text or "node died" in text.lower():
-        return f"a machine of the Ray cluster was lost: start it again (scripts/cluster/node.sh join). ({text:.200})"
+    if lost:
+        gone = "a machine" if lost == 1 else f"{lost} machines"
+        return f"{gone} of the Ray cluster was lost: start it again (scripts/cluster/node.sh join). ({text:.200})"
     if isinstance(cause, ActorDiedError | WorkerCrashedError):
         return f"a process of the run died (killed, out of memory, or crashed; see the log above): {text:.300}"
     return f"{type(cause).__name__}: {text:.600}"
 
 
-def farewell(error: BaseException, folder: Path | None, command: Sequence[str], freed: int = 0) -> str:
+def farewell(error: BaseException, folder: Path | None, command: Sequence[str], freed: int = 0, lost: int = 0) -> str:
     """The three lines.
 
     Args:
@@ -105,13 +106,14 @@ def farewell(error: BaseException, folder: Path | None, command: Sequence[str], 
         command: what was started; the environment variable CRITIQUE_GRPO_COMMAND stands in for it, where a script has
             set it.
         freed: bytes of an unfinished checkpoint that were removed.
+        lost: machines of a cluster that are gone.
     """
     step = None if folder is None else last_checkpoint(folder)
     left = "no checkpoint has been finished" if step is None else f"the last checkpoint is step {step} in {folder}"
     left = "" if folder is None else f"\n  {left}"
     again = os.environ.get("CRITIQUE_GRPO_COMMAND") or shlex.join(command)
     goes_on = "to begin again" if step is None else "to go on from there"
-    return f"critique_grpo: {what_ended_it(error, folder, freed)}{left}\n  {goes_on}: {again}"
+    return f"critique_grpo: {what_ended_it(error, folder, freed, lost)}{left}\n  {goes_on}: {again}"
 
 
 def own_command() -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from recipe.critique_grpo.report.metrics import accuracy as validation_accuracy
 from recipe.critique_grpo.reward import FLAGS
 from recipe.critique_grpo.rollout.records import GroupRecord, dump_rollout, rollout_metrics
 from recipe.critique_grpo.rollout.stage_clock import stage_metrics
+from recipe.critique_grpo.trainer.best_checkpoint import BestCheckpoint
 from recipe.critique_grpo.trainer.ending import finished
 from recipe.critique_grpo.trainer.learnability import learnability
 from recipe.critique_grpo.trainer.objectives import expert_metrics, off_policy, set_objectives
@@ -105,6 +107,10 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
 
     def _validate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         metrics = super()._validate(*args, **kwargs)
+        trainer = self.config.trainer
+        if trainer.get("keep_best") and not trainer.val_only:
+            best = BestCheckpoint(Path(trainer.default_local_dir), trainer.keep_best)
+            best.validated(self.global_steps, metrics, self._save_checkpoint)
         if self.shaped and (accuracy := validation_accuracy(metrics)) is not None:
             warn(self.watch.validation(accuracy))
         return metrics

@@ -11,7 +11,7 @@ import ray
 from omegaconf import DictConfig
 
 from recipe.critique_grpo.critics.failure_budget import FailureBudgetExceeded
-from recipe.critique_grpo.trainer.cluster import join_cluster, wait_for_machines
+from recipe.critique_grpo.trainer.cluster import join_cluster, lost_machines, wait_for_machines
 from recipe.critique_grpo.trainer.ending import (
     TrainingFinished,
     check_unfinished,
@@ -76,11 +76,13 @@ def train(config: DictConfig, task_runner_class: Any = CritiqueGRPOTaskRunner) -
                 "(trainer.default_local_dir, or OUT of train.sh), or end that process."
             )
     failure: BaseException | None = None
+    lost = 0
     with held:
         try:
             run_ppo(config, task_runner_class=task_runner_class)
         except (Exception, KeyboardInterrupt, SystemExit) as error:
             failure = error
+            lost = lost_machines(config.trainer, root_cause(error))
         finally:
             _clean_up(before)
     if failure is None:
@@ -93,7 +95,7 @@ def train(config: DictConfig, task_runner_class: Any = CritiqueGRPOTaskRunner) -
     freed = remove_unfinished(folder) if saves and is_full(folder) else 0
     if not isinstance(cause, FailureBudgetExceeded | KeyboardInterrupt | SystemExit):  # which say it all
         traceback.print_exception(failure)
-    sys.exit(farewell(failure, folder if saves else None, own_command(), freed))
+    sys.exit(farewell(failure, folder if saves else None, own_command(), freed, lost))
 
 
 def _clean_up(before: set[Path]) -> None:

@@ -386,3 +386,8 @@ def test_objectives_are_of_this_recipes_loss() -> None:
         ConfigError, match="critique_grpo.loss.objective.expert is 'sft'; choose one of: policy_gradient"
     ):
         from_config(own(**{"loss.objective.expert": "sft"}))
+
+
+def test_the_best_checkpoint_is_kept_where_something_is_saved_and_validated() -> None:
+    assert "trainer.keep_best is acc, but nothing is validated or saved" in refusal(trainer__keep_best="acc")
+    assert validate(composed(trainer__keep_best="acc", trainer__save_freq=5, trainer__test_freq=5))

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 from composed import composed
 from omegaconf import OmegaConf
+from ray.exceptions import ActorDiedError
 
 from recipe.critique_grpo.trainer import cluster
-from recipe.critique_grpo.trainer.cluster import find_cluster, join_cluster, wait_for_machines
+from recipe.critique_grpo.trainer.cluster import find_cluster, join_cluster, lost_machines, wait_for_machines
+from recipe.critique_grpo.trainer.ending import farewell
 
 pytestmark = pytest.mark.unit
 NOWHERE = {"RAY_TMPDIR": "/nowhere"}
@@ -56,7 +58,8 @@ def test_a_gpu_run_hands_nothing_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VERL_PLATFORM", raising=False)
     config = composed(tier="gpu")
     assert join_cluster(config, {"RAY_ADDRESS": "one:1", "MALLOC_TRIM_THRESHOLD_": "7"}) == "one:1"
-    assert "runtime_env" not in config.ray_kwargs.ray_init and "num_cpus" not in config.ray_kwargs.ray_init
+    settings = config.ray_kwargs.ray_init
+    assert "env_vars" not in settings.runtime_env and "num_cpus" not in settings
 
 
 def nodes(*gpus: int) -> list[dict[str, Any]]:
@@ -76,3 +79,24 @@ def test_machines_that_do_not_come_are_named(monkeypatch: pytest.MonkeyPatch, nn
     monkeypatch.setattr(cluster.ray, "nodes", lambda: nodes(*[8] * has, 4))
     with pytest.raises(RuntimeError, match=f"has {has} of {nnodes} machines .*: start the others"):
         wait_for_machines(OmegaConf.create({"nnodes": nnodes, "n_gpus_per_node": 8}), wait_s=-1)
+
+
+@pytest.mark.parametrize(
+    ("nnodes", "cause", "lost"),
+    [(2, ActorDiedError(), 1), (3, ActorDiedError(), 2), (1, ActorDiedError(), 0), (2, ValueError(), 0)],
+)
+def test_a_machine_is_lost_when_ray_misses_it(
+    monkeypatch: pytest.MonkeyPatch, nnodes: int, cause: BaseException, lost: int
+) -> None:
+    seen = iter([nodes(8, 8, 8), nodes(8, -1, -1)])
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: next(seen))
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(cluster.time, "sleep", lambda seconds: None)
+    assert lost_machines(OmegaConf.create({"nnodes": nnodes, "n_gpus_per_node": 8}), cause) == lost
+
+
+def test_a_lost_machine_is_what_ended_the_run(tmp_path: Path) -> None:
+    first, _, _ = farewell(ActorDiedError(), tmp_path, ["python"], lost=1).splitlines()
+    assert first.startswith(
+        "critique_grpo: a machine of the Ray cluster was lost: start it again (scripts/cluster/node.sh"
+    )
