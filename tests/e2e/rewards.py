@@ -6,7 +6,7 @@ from typing import Any
 
 from recipe.critique_grpo import reward
 
-LUCKY = ("peers", "group")
+LUCKY = ("peers", "group", "imitating")
 
 
 def compute_score(

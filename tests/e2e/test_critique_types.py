@@ -1,4 +1,4 @@
-"""Training with every critique type, judges on loopback: one that misbehaves, and a real vLLM server with SmolLM2."""
+"""Training with every critique type and objective. Judges on loopback: one that misbehaves, and a real vLLM server."""
 
 import json
 import re
@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from conftest import REPO, run_logged
 
@@ -71,7 +72,11 @@ def get(url: str) -> str:
 
 @pytest.fixture(scope="module")
 def runs(
-    tmp_path_factory: pytest.TempPathFactory, smollm2: Path, overrides: list[str], cpu_environment: dict[str, str]
+    tmp_path_factory: pytest.TempPathFactory,
+    smollm2: Path,
+    problems: Path,
+    overrides: list[str],
+    cpu_environment: dict[str, str],
 ) -> dict[str, Any]:
     """Every run's dump by step, metrics by step and error; and what the judges counted."""
     folder = tmp_path_factory.mktemp("critique_types")
@@ -127,13 +132,19 @@ def runs(
                 "critique": {"type": "cot", "attempts": 2, "max_tokens": 48, "cap_tokens": 8, "failure_budget": 1.0},
                 "judge": judge(real, sampling={"temperature": 0.7, "structured_outputs": {"regex": FORM}}),
             },
+            "demonstrated": {"refinement": {"num": 0}, "expert": {"column": "shown"}},
+            "imitating": {"loss": {"objective": {"initial": "likelihood", "refinement": "likelihood"}}},
             "last": {"critique": {"type": "indicative_gt"}},
         }
+        rows = pd.read_parquet(problems / "train.parquet")
+        rows["shown"] = [f"\\boxed{{{row['ground_truth']}}}" for row in rows["reward_model"]]
+        rows.to_parquet(folder / "train.parquet")
         (folder / "runs.json").write_text(json.dumps(settings))
         command = [sys.executable, str(TESTS / "e2e" / "train_in_turn.py"), str(folder / "runs.json"), str(folder)]
         command += [
             FORM,
             *overrides,
+            f"data.train_files={folder}/train.parquet",
             f"trainer.total_training_steps={STEPS}",
             "trainer.logger=[file]",
             "trainer.resume_mode=disable",
@@ -335,3 +346,31 @@ def test_the_key_is_written_nowhere(runs: dict[str, Any]) -> None:
     files = [path for folder in runs["folders"] for path in folder.rglob("*") if path.is_file()]
     assert {"train.log", "metrics.jsonl", "1.jsonl", "error.txt"} <= {path.name for path in files}
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
+
+
+def test_demonstrations_are_rows_of_their_groups(runs: dict[str, Any]) -> None:
+    """A random model gets no sum right, so the demonstration alone is rewarded."""
+    run = runs["demonstrated"]
+    assert run["error"] is None and len(run["groups"]) == STEPS * GROUPS
+    for group in run["groups"]:
+        assert [row["origin"] for row in group["rows"]] == ["initial"] * (N - 1) + ["expert"]
+        assert [row["advantage"] for row in group["rows"]] == [-1 / N] * (N - 1) + [1 - 1 / N]
+        assert len(group["responses"]) == N - 1
+    for step in run["steps"]:
+        assert step["critique_grpo/expert_fraction"] == 1 / N and step["critique_grpo/expert_reward"] == 1.0
+        assert step["actor/grad_norm"] > 0 and 0 < step["critique_grpo/expert_pull_share"] < 1
+
+
+def test_what_is_rewarded_is_imitated_and_nothing_else(runs: dict[str, Any]) -> None:
+    run = runs["imitating"]
+    assert run["error"] is None and len(run["groups"]) == STEPS * GROUPS
+    imitated = 0.0
+    for group in run["groups"]:
+        scores = [response["score"] for response in group["responses"]]
+        if group["triggered"]:  # the refinement has the first slot
+            (selected,) = [one["refinement"] for one in group["responses"] if one["outcome"] == "selected"]
+            scores = [selected["score"], *scores[1:]]
+        assert [row["advantage"] for row in group["rows"]] == scores
+        imitated += sum(scores)
+    assert imitated > 0 and any(step["actor/grad_norm"] > 0 for step in run["steps"])
+    assert all(step["actor/pg_loss"] >= 0 for step in run["steps"]), "-log p of what is imitated"

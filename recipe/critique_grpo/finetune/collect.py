@@ -1,0 +1,96 @@
+"""Go through the training data once with the rollout stage, and train nothing: sample, score, critique, refine, score.
+
+    python -m recipe.critique_grpo.finetune.collect critique_grpo.dump_dir=/data/rollouts data.train_files=...
+
+Takes the overrides of a training. A batch whose dump is there is not sampled again, so an interrupted collection goes
+on. ``conversations.py`` makes a data set of the dumps.
+"""
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import ray
+from omegaconf import DictConfig, open_dict
+from verl import DataProto
+
+from recipe.critique_grpo.options import ConfigError
+from recipe.critique_grpo.rollout.records import dump_rollout, rollout_metrics
+from recipe.critique_grpo.trainer.ray_trainer import RayCritiqueGRPOTrainer
+
+
+class CollectingTrainer(RayCritiqueGRPOTrainer):
+    """verl's trainer without training."""
+
+    def fit(self) -> None:
+        """One epoch; a batch is one dump."""
+        folder, batches = str(self.options.dump_dir), len(self.train_dataloader)
+        self.checkpoint_manager.update_weights(0)
+        for step, rows in enumerate(self.train_dataloader, start=1):
+            if (Path(folder) / f"{step}.jsonl").exists():
+                continue
+            self.global_steps = step
+            batch = DataProto.from_single_dict(rows)
+            batch.non_tensor_batch["uid"] = np.array([str(uuid.uuid4()) for _ in range(len(batch))], dtype=object)
+            request = self._get_gen_batch(batch)
+            request.meta_info["global_steps"] = step
+            n = self.config.actor_rollout_ref.rollout.n
+            self.async_rollout_manager.generate_sequences(request.repeat(n, interleave=True))
+            records, _ = self.async_rollout_manager.take_records()
+            dump_rollout(records, folder, step)
+            print(
+                f"critique_grpo: collected batch {step} of {batches}: {summary(rollout_metrics(records))}", flush=True
+            )
+
+
+def summary(metrics: dict[str, float]) -> str:
+    """What a batch has brought, for people."""
+    right, refined, made = (
+        metrics[f"critique_grpo/{name}"] for name in ("initial_accuracy", "refinement_success", "refinements")
+    )
+    return f"{right:.1%} of the responses and {refined:.1%} of {made:.0f} refinements are right"
+
+
+@ray.remote
+class CollectingTaskRunner:
+    """verl's task runner with this trainer."""
+
+    def run(self, config: Any) -> None:
+        """Collect in this actor."""
+        from recipe.critique_grpo.trainer.runner import run_task
+
+        run_task(config, CollectingTrainer)
+
+
+def prepare(config: DictConfig) -> None:
+    """Make a training's configuration that of a collection.
+
+    Raises:
+        ConfigError: there is nowhere to write to.
+    """
+    if config.critique_grpo.dump_dir is None:
+        raise ConfigError("critique_grpo.dump_dir is not set: name the folder that gets what is collected.")
+    with open_dict(config):
+        config.trainer.total_epochs, config.trainer.total_training_steps = 1, None
+        config.trainer.save_freq, config.trainer.resume_mode = -1, "disable"
+        config.trainer.logger = ["console"]
+
+
+@hydra.main(config_path="../config", config_name="critique_grpo_trainer", version_base=None)
+def main(config: DictConfig) -> None:
+    """Check versions, configuration and data, then collect."""
+    from recipe.critique_grpo.startup.check import check
+    from recipe.critique_grpo.trainer.runner import train
+
+    try:
+        prepare(config)
+    except ConfigError as error:
+        raise SystemExit(f"critique_grpo: {error}") from error
+    check(config)
+    train(config, CollectingTaskRunner)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# The paper's fine-tuning baselines: collect a data set with the rollout stage, fine-tune on it with verl's SFT trainer,
+# and write the model as a Hugging Face folder, for scripts/eval.sh. The same command goes on after an interruption.
+#
+#   METHOD=raft bash scripts/baselines/finetune.sh MODEL=... TRAIN=... VAL=... OUT=... [overrides of the SFT trainer]
+#
+#   METHOD      sft (the data's demonstrations), raft (correct responses), refinement_ft (correct refinements), citl_ft
+#               (both), critique_ft (a judge's critiques; needs JUDGE_MODEL)
+#   MODEL, TRAIN, VAL   as for scripts/train.sh; VAL is only held against TRAIN: nothing in it may be trained on
+#   OUT         folder for rollouts, data set, checkpoints and model (default: outputs/finetune/<model>-<METHOD>)
+#   COLLECT     Hydra overrides of the collection, separated by spaces, such as data.max_response_length=6144
+#   CRITIQUE    critique.type while collecting    (default: indicative_gt; critique_ft: cot)
+#   ROLLOUTS    folder of an earlier collection, to share it between methods
+#   JUDGE_URL, JUDGE_MODEL   of CRITIQUE=cot; the key is in OPENAI_API_KEY
+#   COLUMN      of the demonstrations, for sft    (default: target)
+#   TIER, GPUS, PYTHON       as for scripts/train.sh
+#
+# Sequential R1-GRPO then Refinement FT is two commands: scripts/train.sh with PRESET=grpo, then this one with
+# METHOD=refinement_ft and the exported model.
+set -euo pipefail
+
+# shellcheck source=scripts/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
+parse "METHOD MODEL TRAIN VAL OUT COLLECT CRITIQUE ROLLOUTS JUDGE_URL JUDGE_MODEL COLUMN TIER GPUS PYTHON" "$@"
+[[ -n "${METHOD:-}" && -n "${MODEL:-}" && -n "${TRAIN:-}" && -n "${VAL:-}" ]] ||
+  die "METHOD, MODEL, TRAIN and VAL are needed; --help explains"
+choose_machine
+find_model
+absolute() { # files, separated by spaces -> one a line
+  local file
+  for file in $1; do
+    [[ -f "$file" ]] || die "there is no file $file"
+    realpath -s "$file"
+  done
+}
+mapfile -t train < <(absolute "$TRAIN")
+mapfile -t val < <(absolute "$VAL")
+((${#train[@]} > 0 && ${#val[@]} > 0)) || exit 1
+out="$(realpath -ms "${OUT:-$repo/outputs/finetune/${MODEL##*/}-$METHOD}")"
+rollouts="$(realpath -ms "${ROLLOUTS:-$out/rollouts}")"
+[[ ! -e "$out/model" ]] || die "$out/model is there already: this baseline is finished"
+mkdir -p "$out"
+enter_repo
+listed() { # values -> a Hydra list
+  local joined
+  joined="$(printf ",'%s'" "$@")"
+  printf '[%s]' "${joined#,}"
+}
+
+if [[ "$METHOD" != sft ]]; then
+  judge=()
+  [[ -z "${JUDGE_URL:-}" ]] || judge+=("critique_grpo.judge.base_url='$JUDGE_URL'")
+  [[ -z "${JUDGE_MODEL:-}" ]] || judge+=("critique_grpo.judge.model='$JUDGE_MODEL'")
+  critique=indicative_gt
+  [[ "$METHOD" != critique_ft ]] || critique=cot
+  read -ra collect <<<"${COLLECT:-}"
+  say "collecting with $MODEL in $rollouts"
+  "$python" -u -m recipe.critique_grpo.finetune.collect tier="$TIER" \
+    data.train_files="$(listed "${train[@]}")" data.val_files="$(listed "${val[@]}")" \
+    actor_rollout_ref.model.path="'$MODEL'" actor_rollout_ref.actor.use_dynamic_bsz=true \
+    critique_grpo.critique.type="${CRITIQUE:-$critique}" critique_grpo.dump_dir="'$rollouts'" \
+    trainer.n_gpus_per_node="$GPUS" hydra.run.dir="'$out/hydra'" ${judge[@]+"${judge[@]}"} ${collect[@]+"${collect[@]}"}
+fi
+say "the data set of $METHOD"
+"$python" -m recipe.critique_grpo.finetune.conversations --method "$METHOD" --rollouts "$rollouts" \
+  --train "${train[@]}" --val "${val[@]}" --column "${COLUMN:-target}" --out "$out/sft.parquet"
+say "fine-tuning"
+of_the_tier=()
+if [[ "$TIER" == cpu ]]; then
+  of_the_tier=(trainer.device=cpu engine.strategy=fsdp2 engine.use_torch_compile=false engine.dtype=float32
+    model.use_remove_padding=false +model.override_config.attn_implementation=sdpa data.num_workers=0
+    'checkpoint.save_contents=[model,optimizer,extra,hf_model]' 'checkpoint.load_contents=[model,optimizer,extra]')
+fi
+"$python" -m torch.distributed.run --standalone --nproc_per_node="$GPUS" -m verl.trainer.sft_trainer \
+  data.train_files="'$out/sft.parquet'" data.truncation=right data.max_length=8192 data.train_batch_size=64 \
+  model.path="'$MODEL'" optim.lr=1e-5 trainer.total_epochs=2 trainer.n_gpus_per_node="$GPUS" \
+  trainer.default_local_dir="'$out/checkpoints'" 'trainer.logger=[console]' trainer.max_ckpt_to_keep=1 \
+  trainer.save_freq=after_each_epoch hydra.run.dir="'$out/hydra'" \
+  ${of_the_tier[@]+"${of_the_tier[@]}"} ${overrides[@]+"${overrides[@]}"}
+step="$(<"$out/checkpoints/latest_checkpointed_iteration.txt")"
+rm -rf "$out/model.part"
+"$python" -m verl_ext.export "$out/checkpoints/global_step_$step" "$out/model.part"
+mv "$out/model.part" "$out/model"
+say "wrote $out/model"
