@@ -6,6 +6,7 @@ They have the question's own prompt, and the log-probs of that prompt are the tr
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
 
 from recipe.critique_grpo.rollout.rows import ORIGIN
@@ -53,7 +54,7 @@ def demonstration(row: Mapping[str, Any], column: str) -> str | None:
     found = row.get(column)
     if isinstance(found, str):
         return found if found.strip() else None
-    if found is None or not len(found):
+    if not isinstance(found, Sequence | np.ndarray) or not len(found):  # None; NaN where pandas has read it
         return None
     last = found[-1]
     text = last.get("content") if isinstance(last, Mapping) else None
