@@ -3,9 +3,10 @@
     python -m recipe.critique_grpo.finetune.collect critique_grpo.dump_dir=/data/rollouts data.train_files=...
 
 Takes the overrides of a training. A batch whose dump is there is not sampled again, so an interrupted collection goes
-on. ``conversations.py`` makes a data set of the dumps.
+on, if it is the same one (``collection.json``). ``conversations.py`` makes a data set of the dumps.
 """
 
+import json
 import uuid
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ from verl import DataProto
 from recipe.critique_grpo.options import ConfigError
 from recipe.critique_grpo.rollout.records import dump_rollout, rollout_metrics
 from recipe.critique_grpo.trainer.ray_trainer import RayCritiqueGRPOTrainer
+from verl_ext.finished_file import finished_file
+
+NOTES = "collection.json"
+"""Beside the dumps: of what they are, and whether they are all."""
 
 
 class CollectingTrainer(RayCritiqueGRPOTrainer):
@@ -43,6 +48,7 @@ class CollectingTrainer(RayCritiqueGRPOTrainer):
             print(
                 f"critique_grpo: collected batch {step} of {batches}: {summary(rollout_metrics(records))}", flush=True
             )
+        write_notes(self.config, finished=True)
 
 
 def summary(metrics: dict[str, float]) -> str:
@@ -78,6 +84,47 @@ def prepare(config: DictConfig) -> None:
         config.trainer.logger = ["console"]
 
 
+def identity(config: DictConfig) -> dict[str, Any]:
+    """What two collections must share to be one."""
+    data, rollout, ours = config.data, config.actor_rollout_ref.rollout, config.critique_grpo
+    return {
+        "model": str(config.actor_rollout_ref.model.path),
+        "data": [str(path) for path in data.train_files]
+        if not isinstance(data.train_files, str)
+        else [data.train_files],
+        "order": [data.seed, data.shuffle, data.train_batch_size],
+        "sampling": [rollout.n, rollout.temperature, rollout.top_p, rollout.top_k, data.max_response_length],
+        "critique": [ours.critique.type, ours.refinement.trigger, ours.seed],
+    }
+
+
+def write_notes(config: DictConfig, finished: bool) -> None:
+    """Say beside the dumps what they are of."""
+    folder = Path(config.critique_grpo.dump_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    with finished_file(folder / NOTES) as draft:
+        draft.write_text(json.dumps({"finished": finished, **identity(config)}) + "\n", encoding="utf-8")
+
+
+def is_finished(config: DictConfig) -> bool:
+    """Whether this collection has been made before.
+
+    Raises:
+        ConfigError: the folder holds another one.
+    """
+    notes = Path(config.critique_grpo.dump_dir) / NOTES
+    if not notes.exists():
+        return False
+    known = json.loads(notes.read_text(encoding="utf-8"))
+    finished = bool(known.pop("finished"))
+    if different := [name for name, value in identity(config).items() if known.get(name) != value]:
+        raise ConfigError(
+            f"critique_grpo.dump_dir={notes.parent} holds a collection that differs in {', '.join(different)}: name "
+            f"another folder, or go on as {notes} says."
+        )
+    return finished
+
+
 @hydra.main(config_path="../config", config_name="critique_grpo_trainer", version_base=None)
 def main(config: DictConfig) -> None:
     """Check versions, configuration and data, then collect."""
@@ -86,9 +133,13 @@ def main(config: DictConfig) -> None:
 
     try:
         prepare(config)
+        if is_finished(config):
+            print(f"critique_grpo: {config.critique_grpo.dump_dir} holds all of this collection")
+            return
     except ConfigError as error:
         raise SystemExit(f"critique_grpo: {error}") from error
     check(config)
+    write_notes(config, finished=False)
     train(config, CollectingTaskRunner)
 
 
