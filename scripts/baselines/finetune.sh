@@ -14,6 +14,7 @@
 #   JUDGE_URL, JUDGE_MODEL   of CRITIQUE=cot; the key is in OPENAI_API_KEY
 #   COLUMN      of the demonstrations, for sft    (default: target)
 #   TIER, GPUS, PYTHON       as for scripts/train.sh
+#   SMOKE=1     the same with a model of 135M parameters and 16 sums on a CPU, for a look; SMOKE_DIR as for scripts/models
 #
 # Sequential R1-GRPO then Refinement FT is two commands: scripts/train.sh with PRESET=grpo, then this one with
 # METHOD=refinement_ft and the exported model.
@@ -21,7 +22,25 @@ set -euo pipefail
 
 # shellcheck source=scripts/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
+smoke() {
+  local data="${SMOKE_DIR:-$repo/outputs/smoke}" python="${PYTHON:-$repo/.venv/bin/python}"
+  TIER=cpu GPUS=1 MODEL="$data/smollm2" TRAIN="$data/few/train.parquet" VAL="$data/few/val.parquet"
+  if [[ ! -f "$VAL" || ! -d "$MODEL" ]]; then
+    (
+      cd "$repo"
+      # shellcheck source=scripts/cpu_env.sh
+      source scripts/cpu_env.sh
+      "$python" -m data_preprocess.smollm2 --local_save_dir "$MODEL"
+      "$python" -m data_preprocess.arithmetic --local_save_dir "$data/few" --train_size 16 --val_size 8
+    )
+  fi
+  COLLECT="data.train_batch_size=16 data.max_prompt_length=160 data.max_response_length=32 actor_rollout_ref.rollout.n=4"
+  COLLECT+=" critique_grpo.refinement.max_prompt_length=320 actor_rollout_ref.actor.ppo_mini_batch_size=16"
+  COLLECT+=" actor_rollout_ref.rollout.max_model_len=384 actor_rollout_ref.actor.ppo_max_token_len_per_gpu=2048"
+  overrides=(data.train_batch_size=4 data.max_length=256 trainer.total_epochs=1 ${overrides[@]+"${overrides[@]}"})
+}
 parse "METHOD MODEL TRAIN VAL OUT COLLECT CRITIQUE ROLLOUTS JUDGE_URL JUDGE_MODEL COLUMN TIER GPUS PYTHON" "$@"
+[[ "${SMOKE:-}" != 1 ]] || smoke
 [[ -n "${METHOD:-}" && -n "${MODEL:-}" && -n "${TRAIN:-}" && -n "${VAL:-}" ]] ||
   die "METHOD, MODEL, TRAIN and VAL are needed; --help explains"
 choose_machine

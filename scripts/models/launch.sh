@@ -66,7 +66,7 @@ smoke() {
   toy=(
     data.train_batch_size=6
     data.max_prompt_length=160
-    data.max_response_length=16
+    data.max_response_length=32
     critique_grpo.refinement.max_prompt_length=320
     actor_rollout_ref.actor.ppo_mini_batch_size=6
     actor_rollout_ref.actor.ppo_max_token_len_per_gpu=2048
