@@ -52,11 +52,13 @@ def test_training_is_killed_and_goes_on(tmp_path: Path, overrides: list[str], cp
         "trainer.save_freq=1",
         "trainer.test_freq=3",
         "trainer.total_training_steps=3",
-        "trainer.logger=[console,file]",
+        "trainer.keep_best=acc",
+        "trainer.logger=[console,file,tensorboard,wandb]",
         f"hydra.run.dir={tmp_path}/hydra",
     ]
     latest = tmp_path / "checkpoints" / "latest_checkpointed_iteration.txt"
-    killed = {**cpu_environment, "VERL_FILE_LOGGER_PATH": str(tmp_path / "metrics.1.jsonl")}
+    trackers = {"TENSORBOARD_DIR": str(tmp_path / "tensorboard"), "WANDB_DIR": str(tmp_path), "WANDB_MODE": "offline"}
+    killed = {**cpu_environment, **trackers, "VERL_FILE_LOGGER_PATH": str(tmp_path / "metrics.1.jsonl")}
     with open(tmp_path / "killed.log", "w") as log:
         process = subprocess.Popen(
             command, cwd=REPO, env=killed, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
@@ -72,7 +74,7 @@ def test_training_is_killed_and_goes_on(tmp_path: Path, overrides: list[str], cp
     second = (tmp_path / "rollouts" / "2.jsonl").read_text()
     trained = state(tmp_path, 2)
 
-    resumed = {**cpu_environment, "VERL_FILE_LOGGER_PATH": str(tmp_path / "metrics.2.jsonl")}
+    resumed = {**cpu_environment, **trackers, "VERL_FILE_LOGGER_PATH": str(tmp_path / "metrics.2.jsonl")}
     shared_memory = segments()
     run_logged(command, tmp_path / "resumed.log", resumed, timeout=600)
     assert not orphans(shared_memory), "nothing is left in /dev/shm"
@@ -100,6 +102,10 @@ def test_training_is_killed_and_goes_on(tmp_path: Path, overrides: list[str], cp
         "refine_tokens",
     ):
         assert f"critique_grpo/{name}" in last
+    assert list((tmp_path / "tensorboard").glob("events.*")) and list((tmp_path / "wandb").glob("offline-run-*"))
+    best = tmp_path / "checkpoints" / "best"
+    assert json.loads((best / "best.json").read_text())["step"] == 3, "the only step that was validated"
+    assert sorted(path.name for path in (best / "global_step_3").iterdir()) == ["actor", "data.pt"]
     groups = lines(tmp_path / "rollouts" / "3.jsonl")
     assert len(groups) == 6
     assert all([response["outcome"] for response in group["responses"]].count("selected") == 1 for group in groups)
