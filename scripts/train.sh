@@ -55,7 +55,7 @@ enter_repo
 # begins its file anew.
 environment=ray_kwargs.ray_init.runtime_env.env_vars
 # What to type to go on, for the last lines of a run that fails.
-CRITIQUE_GRPO_COMMAND="bash scripts/train.sh $(printf '%q ' "$@")"
+CRITIQUE_GRPO_COMMAND="${RAY_ADDRESS:+RAY_ADDRESS=$RAY_ADDRESS }bash scripts/train.sh $(printf '%q ' "$@")"
 export CRITIQUE_GRPO_COMMAND
 exec "$python" -u -m recipe.critique_grpo.main_critique_grpo preset="$preset" tier="$TIER" \
   data.train_files="$train" \

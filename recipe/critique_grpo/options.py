@@ -152,7 +152,7 @@ class CritiqueGRPOConfig:
     @property
     def active(self) -> bool:
         """Whether the rollout stage has anything to do."""
-        return self.refines or self.judges or self.expert.column is not None
+        return self.mixes or self.judges or not self.loss.objective.is_policy_gradient
 
     @property
     def judges(self) -> bool:

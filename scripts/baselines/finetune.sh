@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The paper's fine-tuning baselines: collect a data set with the rollout stage, fine-tune on it with verl's SFT trainer,
-# and write the model as a Hugging Face folder, for scripts/eval.sh. The same command goes on after an interruption.
+# and write the model as a Hugging Face folder, for scripts/eval.sh. After an interruption the same command goes on with the
+# collection; the fine-tuning begins anew.
 #
 #   METHOD=raft bash scripts/baselines/finetune.sh MODEL=... TRAIN=... VAL=... OUT=... [overrides of the SFT trainer]
 #
@@ -43,6 +44,7 @@ parse "METHOD MODEL TRAIN VAL OUT COLLECT CRITIQUE ROLLOUTS JUDGE_URL JUDGE_MODE
 [[ "${SMOKE:-}" != 1 ]] || smoke
 [[ -n "${METHOD:-}" && -n "${MODEL:-}" && -n "${TRAIN:-}" && -n "${VAL:-}" ]] ||
   die "METHOD, MODEL, TRAIN and VAL are needed; --help explains"
+case "$METHOD" in sft | raft | refinement_ft | citl_ft | critique_ft) ;; *) die "METHOD is $METHOD; --help lists them" ;; esac
 choose_machine
 find_model
 absolute() { # files, separated by spaces -> one a line
@@ -52,9 +54,10 @@ absolute() { # files, separated by spaces -> one a line
     realpath -s "$file"
   done
 }
-mapfile -t train < <(absolute "$TRAIN")
-mapfile -t val < <(absolute "$VAL")
-((${#train[@]} > 0 && ${#val[@]} > 0)) || exit 1
+files="$(absolute "$TRAIN")" # by itself, so that a missing file ends the script
+mapfile -t train <<<"$files"
+files="$(absolute "$VAL")"
+mapfile -t val <<<"$files"
 out="$(realpath -ms "${OUT:-$repo/outputs/finetune/${MODEL##*/}-$METHOD}")"
 rollouts="$(realpath -ms "${ROLLOUTS:-$out/rollouts}")"
 [[ ! -e "$out/model" ]] || die "$out/model is there already: this baseline is finished"
@@ -77,12 +80,18 @@ if [[ "$METHOD" != sft ]]; then
   "$python" -u -m recipe.critique_grpo.finetune.collect tier="$TIER" \
     data.train_files="$(listed "${train[@]}")" data.val_files="$(listed "${val[@]}")" \
     actor_rollout_ref.model.path="'$MODEL'" actor_rollout_ref.actor.use_dynamic_bsz=true \
+    data.train_batch_size=64 actor_rollout_ref.actor.ppo_mini_batch_size=64 \
     critique_grpo.critique.type="${CRITIQUE:-$critique}" critique_grpo.dump_dir="'$rollouts'" \
     trainer.n_gpus_per_node="$GPUS" hydra.run.dir="'$out/hydra'" ${judge[@]+"${judge[@]}"} ${collect[@]+"${collect[@]}"}
 fi
+batch=64
+for override in ${overrides[@]+"${overrides[@]}"}; do
+  [[ "$override" != data.train_batch_size=* ]] || batch="${override#*=}"
+done
 say "the data set of $METHOD"
 "$python" -m recipe.critique_grpo.finetune.conversations --method "$METHOD" --rollouts "$rollouts" \
-  --train "${train[@]}" --val "${val[@]}" --column "${COLUMN:-target}" --out "$out/sft.parquet"
+  --train "${train[@]}" --val "${val[@]}" --column "${COLUMN:-target}" --at_least "$batch" \
+  --out "$out/sft.parquet"
 say "fine-tuning"
 of_the_tier=()
 if [[ "$TIER" == cpu ]]; then
@@ -91,10 +100,11 @@ if [[ "$TIER" == cpu ]]; then
     'checkpoint.save_contents=[model,optimizer,extra,hf_model]' 'checkpoint.load_contents=[model,optimizer,extra]')
 fi
 "$python" -m torch.distributed.run --standalone --nproc_per_node="$GPUS" -m verl.trainer.sft_trainer \
-  data.train_files="'$out/sft.parquet'" data.truncation=right data.max_length=8192 data.train_batch_size=64 \
+  data.train_files="'$out/sft.parquet'" data.truncation=right data.max_length=8192 data.train_batch_size="$batch" \
+  data.ignore_input_ids_mismatch=true \
   model.path="'$MODEL'" optim.lr=1e-5 trainer.total_epochs=2 trainer.n_gpus_per_node="$GPUS" \
   trainer.default_local_dir="'$out/checkpoints'" 'trainer.logger=[console]' trainer.max_ckpt_to_keep=1 \
-  trainer.save_freq=after_each_epoch hydra.run.dir="'$out/hydra'" \
+  trainer.save_freq=-1 trainer.resume_mode=disable hydra.run.dir="'$out/hydra'" \
   ${of_the_tier[@]+"${of_the_tier[@]}"} ${overrides[@]+"${overrides[@]}"}
 step="$(<"$out/checkpoints/latest_checkpointed_iteration.txt")"
 rm -rf "$out/model.part"

@@ -10,7 +10,7 @@
 #   GPUS     GPUs of this machine to use              (default: all; cpu: 1, which stands for the machine)
 #   PYTHON   interpreter with this repository installed, at the same path on all machines
 #
-# The environment of this shell is that of the run's processes on this machine. Keys of a judge are exported here.
+# OUT, model and data have to be on a file system that all machines share. The environment of this shell is that of the run's processes on this machine. Keys of a judge are exported here.
 # Ray asks for a token where ~/.ray/auth_token exists (a run on one machine leaves one), and then refuses machines and
 # commands without it: copy that file to all of them, or export RAY_AUTH_MODE=disabled on all of them.
 set -euo pipefail

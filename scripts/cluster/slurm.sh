@@ -32,7 +32,7 @@ cd "$repo"
 mapfile -t machines < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head="${machines[0]}" port="${PORT:-6379}"
 on() { # machine, command ...
-  srun --overlap --nodes=1 --ntasks=1 --nodelist="$1" --gpus-per-node="${SLURM_GPUS_PER_NODE:-0}" "${@:2}"
+  srun --overlap --cpu-bind=none --nodes=1 --ntasks=1 --nodelist="$1" --gpus-per-node="${SLURM_GPUS_PER_NODE:-0}" "${@:2}"
 }
 on "$head" bash scripts/cluster/node.sh head &
 for machine in "${machines[@]:1}"; do

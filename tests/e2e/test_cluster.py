@@ -96,7 +96,7 @@ def test_a_run_on_two_machines_survives_the_loss_of_one(
         assert run.wait(timeout=180) != 0
         said = log.read_text(errors="replace")
         assert "critique_grpo: a machine of the Ray cluster was lost: start it again" in said, said[-4000:]
-        assert "to go on from there: bash scripts/train.sh" in said
+        assert f"to go on from there: RAY_ADDRESS={address} bash scripts/train.sh" in said
 
         all_.enter_context(started([*node, "join", address], tmp_path / "third.log", machine))
         again = all_.enter_context(started(train, tmp_path / "again.log", user))

@@ -14,7 +14,7 @@ from typing import Any
 import hydra
 import numpy as np
 import ray
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from verl import DataProto
 
 from recipe.critique_grpo.options import ConfigError
@@ -24,6 +24,12 @@ from verl_ext.finished_file import finished_file
 
 NOTES = "collection.json"
 """Beside the dumps: of what they are, and whether they are all."""
+NO_MATTER = ("dump_dir", "dump_log_probs", "check_data", "loss", "skip", "batching")
+"""Options of this recipe that change nothing in what is collected."""
+OF_THE_DATA = (
+    *("train_files", "train_max_samples", "seed", "shuffle", "train_batch_size", "prompt_key"),
+    *("max_prompt_length", "max_response_length", "filter_overlong_prompts", "apply_chat_template_kwargs"),
+)
 
 
 class CollectingTrainer(RayCritiqueGRPOTrainer):
@@ -32,6 +38,8 @@ class CollectingTrainer(RayCritiqueGRPOTrainer):
     def fit(self) -> None:
         """One epoch; a batch is one dump."""
         folder, batches = str(self.options.dump_dir), len(self.train_dataloader)
+        if left_out := len(self.train_dataset) - batches * self.config.data.train_batch_size:
+            print(f"critique_grpo: {left_out} problems are left out: less than a data.train_batch_size", flush=True)
         self.checkpoint_manager.update_weights(0)
         for step, rows in enumerate(self.train_dataloader, start=1):
             if (Path(folder) / f"{step}.jsonl").exists():
@@ -86,16 +94,14 @@ def prepare(config: DictConfig) -> None:
 
 def identity(config: DictConfig) -> dict[str, Any]:
     """What two collections must share to be one."""
-    data, rollout, ours = config.data, config.actor_rollout_ref.rollout, config.critique_grpo
-    return {
-        "model": str(config.actor_rollout_ref.model.path),
-        "data": [str(path) for path in data.train_files]
-        if not isinstance(data.train_files, str)
-        else [data.train_files],
-        "order": [data.seed, data.shuffle, data.train_batch_size],
-        "sampling": [rollout.n, rollout.temperature, rollout.top_p, rollout.top_k, data.max_response_length],
-        "critique": [ours.critique.type, ours.refinement.trigger, ours.seed],
-    }
+    whole = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(whole, dict)
+    own = {name: value for name, value in whole["critique_grpo"].items() if name not in NO_MATTER}
+    data = {name: whole["data"].get(name) for name in OF_THE_DATA}
+    rollout = {name: whole["actor_rollout_ref"]["rollout"][name] for name in ("n", "temperature", "top_p", "top_k")}
+    reward = whole["reward"]["custom_reward_function"]
+    found = {"model": whole["actor_rollout_ref"]["model"]["path"], "data": data, "rollout": rollout, "reward": reward}
+    return json.loads(json.dumps({**found, "critique_grpo": own}, default=str))
 
 
 def write_notes(config: DictConfig, finished: bool) -> None:
@@ -114,6 +120,10 @@ def is_finished(config: DictConfig) -> bool:
     """
     notes = Path(config.critique_grpo.dump_dir) / NOTES
     if not notes.exists():
+        if any(notes.parent.glob("*.jsonl")):
+            raise ConfigError(
+                f"critique_grpo.dump_dir={notes.parent} holds rollouts that are no collection: name another folder."
+            )
         return False
     known = json.loads(notes.read_text(encoding="utf-8"))
     finished = bool(known.pop("finished"))

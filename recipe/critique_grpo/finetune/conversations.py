@@ -3,7 +3,8 @@
     python -m recipe.critique_grpo.finetune.conversations --method raft --rollouts /data/rollouts \
         --train train.parquet --val val.parquet --out sft.parquet
 
-Writes one conversation a row, in the column ``messages``, whose last turn is learned. Methods:
+Writes one conversation a row, in the column ``messages``. (verl's trainer learns every turn of the assistant, those of
+worked examples in the prompt too.) Methods:
 
 - ``sft``: the demonstrations in a column of the training file (``--column``);
 - ``raft``: correct responses to a question;
@@ -86,7 +87,7 @@ def critiques(group: Group, prompt: list[Message]) -> Iterator[list[Message]]:
     request = REQUESTS_TO_A_JUDGE["cot"].text
     for response in group["responses"]:
         critique = response["critique"]
-        if critique and critique["valid"] and critique["text"]:
+        if critique and critique["valid"] and critique.get("verdict") is not None:
             asked = request.format(question=group["question"], response=response["text"])
             yield [{"role": "user", "content": asked}, {"role": "assistant", "content": critique["text"]}]
 
@@ -136,6 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rollouts", type=Path, help="folder of dumps; not needed for sft")
     parser.add_argument("--val", nargs="*", default=[], help="parquet files whose questions must not be among them")
     parser.add_argument("--column", default="target", help="of the demonstrations, for sft")
+    parser.add_argument("--at_least", type=int, default=1, help="conversations in a batch of the SFT trainer")
     parser.add_argument("--out", type=Path, required=True, help="parquet file to write")
     options = parser.parse_args(arguments)
     if options.method != "sft" and options.rollouts is None:
@@ -151,6 +153,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not found:
         nothing = f"no demonstration in column {options.column}" if options.method == "sft" else "nothing to be used"
         parser.error(f"there is {nothing}: {options.rollouts or ', '.join(options.train)}")
+    if len(found) < options.at_least:
+        parser.error(
+            f"there are {len(found)} conversations, and a batch of the SFT trainer has {options.at_least}: collect "
+            "from more problems, or lower data.train_batch_size."
+        )
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with finished_file(options.out) as draft:
         pd.DataFrame({"messages": found}).to_parquet(draft)

@@ -305,10 +305,10 @@ class CritiqueRefinementWorker(AgentLoopWorker):
         for row in inputs:
             row.extra_fields.pop(FEEDBACK, None)
             row.extra_fields.pop(REQUEST, None)
-        first = inputs[0].extra_fields  # validation has no rows of the stage, but the same columns
-        first[TIMES] = self.clock.times()
-        for column, value in ((RECORD, None), (GENERATOR, "policy"), (ORIGIN, INITIAL), (SLOT, 0)):
-            first.setdefault(column, value)
+            for column, value in ((GENERATOR, "policy"), (ORIGIN, INITIAL), (SLOT, 0)):  # where the stage has no part
+                row.extra_fields.setdefault(column, value)
+        first = inputs[0].extra_fields
+        first[TIMES], first[RECORD] = self.clock.times(), first.get(RECORD)
         output = super()._postprocess(inputs, *args, **kwargs)
         refined = [origin == REFINEMENT for origin in output.non_tensor_batch[ORIGIN]]
         output.batch["refinement_mask"] = torch.tensor(refined, dtype=torch.bool)

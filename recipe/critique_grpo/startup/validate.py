@@ -4,7 +4,14 @@ from omegaconf import DictConfig
 
 from recipe.critique_grpo.core_algos import SHAPINGS
 from recipe.critique_grpo.critics import critic_types
-from recipe.critique_grpo.options import LOSS_MODE, NOTHING, ConfigError, CritiqueGRPOConfig, from_config
+from recipe.critique_grpo.options import (
+    LOSS_MODE,
+    NOTHING,
+    POLICY_GRADIENT,
+    ConfigError,
+    CritiqueGRPOConfig,
+    from_config,
+)
 from verl_ext.chat_client import is_plain_url
 
 MANAGER = "recipe.critique_grpo.rollout.manager.CritiqueRefinementManager"
@@ -50,10 +57,12 @@ def validate(config: DictConfig) -> CritiqueGRPOConfig:
             "critique_grpo.dump_dir, or switch it off; it costs the pass for old log-probs."
         )
     trainer = config.trainer
-    if trainer.get("keep_best") and min(trainer.save_freq, trainer.test_freq) <= 0:
+    if trainer.get("keep_best") and (
+        min(trainer.save_freq, trainer.test_freq) <= 0 or trainer.test_freq % trainer.save_freq
+    ):
         problems.append(
-            f"trainer.keep_best is {trainer.keep_best}, but nothing is validated or saved: set trainer.test_freq and "
-            "trainer.save_freq."
+            f"trainer.keep_best is {trainer.keep_best}, so every step that is validated has to be saved: set trainer."
+            f"save_freq ({trainer.save_freq}) so that trainer.test_freq ({trainer.test_freq}) is a multiple of it."
         )
     problems += _critic_problems(options)
     if options.active:
@@ -167,6 +176,7 @@ def _stage_problems(config: DictConfig, options: CritiqueGRPOConfig) -> list[str
         (options.refines, "critique_grpo.refinement.num=0"),
         (options.judges, "critique_grpo.reward.source=rule"),
         (options.expert.column is not None, "critique_grpo.expert.column=null"),
+        (not options.loss.objective.is_policy_gradient, "critique_grpo.loss.objective.initial=policy_gradient"),
     )
     off = " and ".join(switch for on, switch in switches if on)
     for name, value, wanted in (
@@ -249,6 +259,15 @@ def _objective_problems(config: DictConfig, options: CritiqueGRPOConfig) -> list
         problems.append(
             "critique_grpo.loss.objective is for this recipe's loss: set algorithm.adv_estimator=critique_grpo and "
             f"actor_rollout_ref.actor.policy_loss.loss_mode={LOSS_MODE}, or leave all objectives at policy_gradient."
+        )
+    k, shown = options.refinement.num if options.refines else 0, int(options.expert.column is not None)
+    rows = {"initial": config.actor_rollout_ref.rollout.n - k - shown, "refinement": k, "expert": shown}
+    compared = {origin: rows[origin] for origin in rows if getattr(objective, origin) == POLICY_GRADIENT}
+    if sum(compared.values()) == 1:
+        alone = next(origin for origin, number in compared.items() if number)
+        problems.append(
+            f"critique_grpo.loss.objective leaves one {alone} row a group to the policy gradient, which has nothing to "
+            "be compared with, so its advantage is 0: give it the objective likelihood or none."
         )
     there = {"initial": True, "refinement": options.refines, "expert": options.expert.column is not None}
     if all(getattr(objective, origin) == NOTHING for origin, present in there.items() if present):

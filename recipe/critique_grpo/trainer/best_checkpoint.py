@@ -3,12 +3,11 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from recipe.critique_grpo.options import ConfigError
 from recipe.critique_grpo.report.metrics import accuracy
-from recipe.critique_grpo.trainer.ending import LATEST
+from recipe.critique_grpo.trainer.ending import LATEST, last_checkpoint
 
 FOLDER, FACTS = "best", "best.json"
 ACCURACY = "acc"
@@ -29,11 +28,11 @@ class BestCheckpoint:
         self.folder = folder
         self.metric = metric
 
-    def validated(self, step: int, metrics: dict[str, float], save: Callable[[], None]) -> bool:
-        """Keep the checkpoint of this step if none before was as good; returns whether it was kept.
+    def validated(self, step: int, metrics: dict[str, float]) -> bool:
+        """Keep the checkpoint of this step, which is the last one saved, if none before was as good.
 
-        Args:
-            save: writes the checkpoint of this step, which is called where there is none yet.
+        Returns:
+            Whether it was kept.
 
         Raises:
             ConfigError: there is no such metric.
@@ -44,19 +43,19 @@ class BestCheckpoint:
                 f"trainer.keep_best is {self.metric!r}, which no validation reports; choose {ACCURACY!r} or one of: "
                 f"{', '.join(sorted(name for name in metrics if name.startswith('val-core/')))}."
             )
-        if step == 0 or value <= self.best:
+        if last_checkpoint(self.folder) != step or value <= self.best:  # nothing is saved before the first step
             return False
-        saved = self.folder / f"global_step_{step}"
-        if not (saved / "data.pt").exists():
-            save()
-        draft = self.folder / f"{FOLDER}.part"
+        kept, draft, old = (self.folder / f"{FOLDER}{ending}" for ending in ("", ".part", ".old"))
         shutil.rmtree(draft, ignore_errors=True)
-        shutil.copytree(saved, draft / saved.name, copy_function=os.link)
+        saved = self.folder / f"global_step_{step}"
+        shutil.copytree(saved, draft / saved.name, copy_function=_link)
         (draft / LATEST).write_text(str(step))
         facts = {"step": step, "metric": self.metric, "value": value}
         (draft / FACTS).write_text(json.dumps(facts) + "\n", encoding="utf-8")
-        shutil.rmtree(self.folder / FOLDER, ignore_errors=True)
-        draft.rename(self.folder / FOLDER)
+        if kept.exists():
+            kept.rename(old)
+        draft.rename(kept)
+        shutil.rmtree(old, ignore_errors=True)
         print(
             f"critique_grpo: step {step} is the best so far ({self.metric} {value:.4g}), kept in {FOLDER}/", flush=True
         )
@@ -65,8 +64,19 @@ class BestCheckpoint:
     @property
     def best(self) -> float:
         """The value of the checkpoint that is kept; of another metric it does not count."""
+        old = self.folder / f"{FOLDER}.old"
+        if old.exists() and not (self.folder / FOLDER).exists():  # a run has ended just between the two
+            old.rename(self.folder / FOLDER)
         try:
             facts = json.loads((self.folder / FOLDER / FACTS).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return float("-inf")
         return float(facts["value"]) if facts.get("metric") == self.metric else float("-inf")
+
+
+def _link(source: str, target: str) -> None:
+    """A hard link, or a copy where the file system has none."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

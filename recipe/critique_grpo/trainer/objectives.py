@@ -36,17 +36,18 @@ def set_objectives(batch: DataProto, options: LossConfig, norm_by_std: bool) -> 
     tensors, uids = batch.batch, batch.non_tensor_batch["uid"]
     likelihood = of_origin(batch, *_origins(options, LIKELIHOOD))
     tensors["off_policy_mask"], tensors["likelihood_mask"] = off_policy(batch), likelihood
-    weights = torch.ones(len(batch))
-    if options.set_weights == "per_set":
-        weights = refinement_set_weights(uids, tensors["off_policy_mask"])
-    tensors["loss_weight"] = torch.where(likelihood, 1.0, weights)
+    compared = of_origin(batch, *_origins(options, POLICY_GRADIENT))
+    tensors["loss_weight"] = torch.ones(len(batch))
+    if options.set_weights == "per_set" and compared.any():
+        sets = refinement_set_weights(uids[compared.numpy()], tensors["off_policy_mask"][compared])
+        tensors["loss_weight"][compared] = sets
     if options.objective.is_policy_gradient:
         return
     tensors["advantages"] = objective_advantage(
         tensors["token_level_rewards"],
         tensors["response_mask"],
         uids,
-        of_origin(batch, *_origins(options, POLICY_GRADIENT)),
+        compared,
         likelihood,
         norm_by_std,
     )

@@ -1,5 +1,6 @@
 """The trainer: verl's ``RayPPOTrainer`` with hooks; ``fit`` is verl's own."""
 
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -63,7 +64,7 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
         if self.on_policy:
             let_update_report_entropy(self.config)
         self._step_metrics: dict[str, float] = {}
-        self.watch = RunWatch()
+        self.watch = RunWatch(self.options.refines)
 
     def init_workers(self) -> None:
         """Start verl's workers, then give the actor its loss."""
@@ -105,12 +106,16 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
         if steps == 0:
             skip_epochs(self.train_dataloader.sampler, epochs)
 
+    def _save_checkpoint(self) -> None:
+        if self.config.trainer.get("keep_best"):  # best/ may have links to the files of an earlier run
+            shutil.rmtree(Path(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}"), True)
+        super()._save_checkpoint()
+
     def _validate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         metrics = super()._validate(*args, **kwargs)
         trainer = self.config.trainer
         if trainer.get("keep_best") and not trainer.val_only:
-            best = BestCheckpoint(Path(trainer.default_local_dir), trainer.keep_best)
-            best.validated(self.global_steps, metrics, self._save_checkpoint)
+            BestCheckpoint(Path(trainer.default_local_dir), trainer.keep_best).validated(self.global_steps, metrics)
         if self.shaped and (accuracy := validation_accuracy(metrics)) is not None:
             warn(self.watch.validation(accuracy))
         return metrics

@@ -17,9 +17,14 @@ SEE = "Look at its groups: python -m recipe.critique_grpo.report."
 
 
 class RunWatch:
-    """What a run's metrics warn of. A warning is said once, and again when it has been over."""
+    """What a run's metrics warn of. A warning is said once, and again when it has been over.
 
-    def __init__(self) -> None:
+    Args:
+        refines: whether groups are to be refined at all.
+    """
+
+    def __init__(self, refines: bool = True) -> None:
+        self._refines = refines
         self._recent: deque[Mapping[str, float]] = deque(maxlen=WINDOW)
         self._start: dict[str, list[float]] = {}
         self._said: set[str] = set()
@@ -71,7 +76,7 @@ class RunWatch:
                     "teach nothing. Try another critique.type or templates (indicative_gt tells the answer), and see "
                     f"whether critique_grpo/prompt_truncated is high. {SEE}",
                 )
-            if all(rate == 0 for rate in rates):
+            if self._refines and all(rate == 0 for rate in rates):
                 yield (
                     "trigger",
                     f"no group was refined in {WINDOW} steps, so this is GRPO: take harder problems, or "

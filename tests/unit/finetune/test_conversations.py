@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from composed import composed
 
-from recipe.critique_grpo.finetune.collect import prepare
+from recipe.critique_grpo.finetune.collect import is_finished, prepare, write_notes
 from recipe.critique_grpo.finetune.conversations import main
 from recipe.critique_grpo.options import ConfigError
 
@@ -42,7 +42,8 @@ def collected(tmp_path: Path) -> Path:
     pd.DataFrame([{"prompt": asked("3 + 3")}]).to_parquet(tmp_path / "val.parquet")
     (tmp_path / "rollouts").mkdir()
     solved = [response("2", True), response("2", True), response("3", False)]
-    usable, fallback = {"text": "Step 1 fails.", "valid": True}, {"text": "Wrong.", "valid": False}
+    usable = {"text": "Step 1 fails.", "valid": True, "verdict": False}
+    fallback = {"text": "The answer is 4.", "valid": True, "verdict": None}
     failed = [response("5", False, ("4", True), usable), response("6", False, ("7", False), fallback)]
     groups = [
         {"index": "0", "question": "1 + 1", "responses": solved},
@@ -108,6 +109,31 @@ def test_an_empty_data_set_is_said(collected: Path, capsys: pytest.CaptureFixtur
         with pytest.raises(SystemExit):
             made(collected, method, *arguments)
         assert said in capsys.readouterr().err
+
+
+def test_fewer_conversations_than_a_batch_are_refused(collected: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        made(collected, "citl_ft", "--at_least", "3")
+    assert "there are 2 conversations, and a batch of the SFT trainer has 3" in capsys.readouterr().err
+
+
+def test_a_collection_is_told_from_another_one(tmp_path: Path) -> None:
+    def collection(**changes: Any) -> Any:
+        return composed(critique_grpo__dump_dir=str(tmp_path), **changes)
+
+    assert is_finished(collection()) is False
+    write_notes(collection(), finished=False)
+    assert is_finished(collection()) is False
+    write_notes(collection(), finished=True)
+    assert is_finished(collection()) is True
+    with pytest.raises(ConfigError, match="differs in data: name another folder"):
+        is_finished(collection(data__train_max_samples=8))
+    with pytest.raises(ConfigError, match="differs in critique_grpo"):
+        is_finished(collection(critique_grpo__refinement__num=2))
+    (tmp_path / "collection.json").unlink()
+    (tmp_path / "1.jsonl").touch()
+    with pytest.raises(ConfigError, match="holds rollouts that are no collection"):
+        is_finished(collection())
 
 
 def test_a_collection_trains_and_saves_nothing() -> None:

@@ -269,6 +269,13 @@ def test_a_question_without_a_demonstration_that_fits_is_sampled_alone(model: Pa
     assert result.origins == ["initial"] * 2 * N and len(result.of("sample")) == 2 * N
 
 
+@pytest.mark.parametrize("objective", ["likelihood", "policy_gradient"])
+def test_without_refinements_every_row_is_an_initial_one(model: Path, objective: str) -> None:
+    result = roll_out(model, wrong, refinement__num=0, loss__objective__initial=objective)
+    assert result.origins == ["initial"] * 2 * N and result.generators == ["policy"] * 2 * N
+    assert len(result.records) == (2 if objective == "likelihood" else 0)
+
+
 def test_the_policy_sees_as_much_of_a_critique_as_allowed(model: Path) -> None:
     whole = roll_out(model, wrong, critique__type="indicative")
     capped = roll_out(model, wrong, critique__type="indicative", critique__cap_tokens=3)

@@ -24,7 +24,7 @@ CRITIC_DECIDES: dict[str, Any] = {"critique_grpo__reward__source": "critique", "
 def test_every_preset_on_every_tier_is_valid(preset: str, tier: str) -> None:
     options = validate(composed(preset, tier))
     assert isinstance(options, CritiqueGRPOConfig)
-    assert options.active == (preset not in ("grpo", "dr_grpo", "raft"))
+    assert options.active == (preset not in ("grpo", "dr_grpo"))
 
 
 def test_every_preset_is_tested() -> None:
@@ -382,6 +382,9 @@ def test_objectives_are_of_this_recipes_loss() -> None:
     assert "leaves nothing to train: the objective of initial rows" in refusal(
         critique_grpo__refinement__num=0, critique_grpo__loss__objective__initial="none"
     )
+    assert "leaves one refinement row a group to the policy gradient" in refusal(
+        critique_grpo__loss__objective__initial="likelihood"
+    )
     with pytest.raises(
         ConfigError, match="critique_grpo.loss.objective.expert is 'sft'; choose one of: policy_gradient"
     ):
@@ -389,5 +392,7 @@ def test_objectives_are_of_this_recipes_loss() -> None:
 
 
 def test_the_best_checkpoint_is_kept_where_something_is_saved_and_validated() -> None:
-    assert "trainer.keep_best is acc, but nothing is validated or saved" in refusal(trainer__keep_best="acc")
+    assert "every step that is validated has to be saved" in refusal(trainer__keep_best="acc")
+    rarely = refusal(trainer__keep_best="acc", trainer__save_freq=50, trainer__test_freq=10)
+    assert "set trainer.save_freq (50) so that trainer.test_freq (10) is a multiple of it" in rarely
     assert validate(composed(trainer__keep_best="acc", trainer__save_freq=5, trainer__test_freq=5))

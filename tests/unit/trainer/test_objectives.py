@@ -79,7 +79,7 @@ def test_the_std_is_that_of_the_rows_that_are_compared() -> None:
     ("objective", "weights"),
     [
         ({}, [2.0, 2.0, 2.0, 2.0, 4 / 3, 4 / 3, 4 / 3, 4.0]),
-        ({"expert": "likelihood"}, [2.0, 2.0, 2.0, 1.0, 4 / 3, 4 / 3, 4 / 3, 1.0]),
+        ({"expert": "likelihood"}, [1.5, 1.5, 3.0, 1.0, 1.0, 1.0, 1.0, 1.0]),
     ],
 )
 def test_weights_are_per_set_and_leave_imitated_rows_alone(objective: dict[str, str], weights: list[float]) -> None:
