@@ -58,7 +58,7 @@ def test_a_run_on_two_machines_survives_the_loss_of_one(
         tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder,
         ExitStack() as all_,
     ):
-        address = f"{socket.gethostbyname(socket.gethostname())}:{free_port()}"
+        address = f"127.0.0.1:{free_port()}"
         machine = {**os.environ, "TIER": "cpu", "PYTHON": sys.executable, "RAY_TMPDIR": folder}
         machine |= {"RAY_AUTH_MODE": "disabled", "PORT": address.rsplit(":")[-1]}
         node = ["bash", "scripts/cluster/node.sh"]

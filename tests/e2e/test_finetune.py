@@ -39,7 +39,7 @@ def test_refined_and_correct_responses_are_learned(
     command += [f"COLLECT={' '.join(collect)}", "data.train_batch_size=8", "data.max_length=256"]
     command += ["trainer.total_epochs=1", "optim.lr=1e-3"]
     said = run_logged(command, tmp_path / "citl.log", cpu_environment, timeout=600)
-    assert "collected batch 2 of 2" in said and "Traceback" not in said
+    assert "collected batch 1 of 2" in said and "Traceback" not in said
     groups = [json.loads(line) for step in (1, 2) for line in (out / "rollouts" / f"{step}.jsonl").open()]
     assert len(groups) == 48
     right = {
