@@ -179,6 +179,15 @@ def test_gamma_changes_the_gradient_with_refinement_rows_only() -> None:
         assert torch.equal(low, high) != changes
 
 
+def test_imitated_rows_go_by_their_likelihood_and_not_by_gamma() -> None:
+    low, high = (
+        evaluate(shaped(LossConfig(gamma=gamma)), [mini_batch(REFINED, likelihood=REFINED)]) for gamma in (0.01, 0.9)
+    )
+    assert low[0] == high[0] and torch.equal(low[1], high[1])
+    compared = evaluate(shaped(LossConfig(gamma=0.01)), [mini_batch(REFINED)])
+    assert low[0] != compared[0] and not torch.allclose(low[1], compared[1])
+
+
 def test_shaping_reaches_the_gradient() -> None:
     """Against the closed form, by finite differences of the whole path from model to loss."""
     data = mini_batch(REFINED)
