@@ -6,7 +6,6 @@ python -m recipe.critique_grpo.study.report --out outputs/study --to docs/study
 import argparse
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from math import sqrt
 from pathlib import Path
@@ -14,14 +13,11 @@ from statistics import mean, stdev
 from typing import Any
 
 from recipe.critique_grpo.report.curves import Curve, panel
-from recipe.critique_grpo.report.metrics import Metrics, read_metrics
 from recipe.critique_grpo.report.page import table, write_page
-from recipe.critique_grpo.study.final import FINAL, KS, SAMPLED
+from recipe.critique_grpo.study.final import KS, SAMPLED
 from recipe.critique_grpo.study.methods import METHODS
-from recipe.critique_grpo.study.run import ROWS
-from recipe.critique_grpo.trainer.in_turn import finished
+from recipe.critique_grpo.study.results import ENTROPY, FAMILIES, SHOWN, Result, read, to_json, tokens_by_step
 
-FAMILIES = ("hard", "easy")
 T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 """97.5% quantile of Student's t by degrees of freedom."""
 BASES = ("GRPO", "SFT on answers")
@@ -29,47 +25,15 @@ BASES = ("GRPO", "SFT on answers")
 PICTURED = ("GRPO", "retry", "SFT on answers", "indicative_gt, equal weights", "indicative_gt")
 
 
-@dataclass(frozen=True)
-class Result:
-    """One run: its metrics by step, and what its last weights can do (``final.py``)."""
-
-    method: str
-    seed: int
-    steps: Mapping[int, Metrics]
-    final: Mapping[str, Any]
-    facts: Mapping[str, Any]
-
-    def accuracy(self, family: str) -> dict[int, float]:
-        """Greedy accuracy on the held-out problems of a family, by update."""
-        name = f"val-core/study/{family}/acc/mean@1"
-        return {step: metrics[name] for step, metrics in self.steps.items() if name in metrics}
-
-    def mean_of(self, name: str) -> float | None:
-        """A metric's mean over the updates that have it."""
-        values = [metrics[name] for metrics in self.steps.values() if name in metrics]
-        return mean(values) if values else None
-
-    def tokens(self) -> dict[int, float]:
-        """Tokens generated up to each update, refinements included."""
-        total, found = 0.0, {0: 0.0}
-        for step, metrics in self.steps.items():
-            if "response_length/mean" in metrics:
-                sampled = metrics.get("critique_grpo/tokens/sample") or ROWS * metrics["response_length/mean"]
-                total += sampled + metrics.get("critique_grpo/tokens/refine", 0.0)
-            found[step] = total
-        return found
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f}"
 
 
-def read(out: Path) -> dict[str, list[Result]]:
-    """All finished runs by method, in the order of ``METHODS``."""
-    found: dict[str, list[Result]] = {}
-    for method in METHODS:
-        for run in sorted((out / "runs" / method).glob("*")):
-            if finished(run) and (run / FINAL).exists():
-                final = json.loads((run / FINAL).read_text(encoding="utf-8"))
-                facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
-                found.setdefault(method, []).append(Result(method, int(run.name), read_metrics(run), final, facts))
-    return found
+WRITTEN: dict[str, Callable[[float], str]] = {
+    "10% quantile of p": "{:.3f}".format,
+    "seconds an update": "{:.1f}".format,
+}
+"""How a metric's mean is written, if not in percent."""
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -96,22 +60,14 @@ def main_rows(results: Mapping[str, Sequence[Result]]) -> Iterator[list[str]]:
 
 def training_rows(results: Mapping[str, Sequence[Result]]) -> Iterator[list[str]]:
     """The head and a row for each method: what happened in training, means over updates and seeds."""
-    columns: dict[str, tuple[str, Callable[[float], str]]] = {
-        "refinements correct %": ("critique_grpo/refinement_success", _percent),
-        "groups refined %": ("critique_grpo/trigger_rate", _percent),
-        "rows without advantage %": ("critique_grpo/zero_advantage_fraction", _percent),
-        "pull of refined rows %": ("critique_grpo/refined_pull_share", _percent),
-        "10% quantile of p": ("critique_grpo/refinement_prob_q10", "{:.3f}".format),
-        "seconds an update": ("timing_s/step", "{:.1f}".format),
-    }
-    yield ["method", *columns, "tokens generated", "entropy, last update"]
+    yield ["method", *SHOWN, "tokens generated", "entropy, last update"]
     for method, runs in results.items():
         cells = []
-        for name, shown in columns.values():
+        for title, name in SHOWN.items():
             values = [value for run in runs if (value := run.mean_of(name)) is not None]
-            cells.append(shown(mean(values)) if values else "-")
-        tokens = mean(max(run.tokens().values()) for run in runs)
-        entropies = [run.steps[max(run.steps)].get("actor/entropy") for run in runs]
+            cells.append(WRITTEN.get(title, _percent)(mean(values)) if values else "-")
+        tokens = mean(run.tokens for run in runs)
+        entropies = [run.steps[max(run.steps)].get(ENTROPY) for run in runs]
         known = [entropy for entropy in entropies if entropy is not None]
         yield [method, *cells, f"{tokens:.0f}", f"{mean(known):.3f}" if known else "-"]
 
@@ -149,9 +105,14 @@ def curves(results: Mapping[str, Sequence[Result]], family: str, against: str = 
     """Mean accuracy over seeds with its interval, by updates or by tokens generated (mean over seeds)."""
     found = []
     for method, runs in results.items():
+        if against == "tokens":
+            runs = [run for run in runs if run.mean_of("response_length/mean") is not None]
+            if not runs:
+                continue
         accuracies = [run.accuracy(family) for run in runs]
         steps = sorted(set.intersection(*(set(one) for one in accuracies)))
-        places = [mean(run.tokens()[step] for run in runs) if against == "tokens" else float(step) for step in steps]
+        generated = [tokens_by_step(run.steps) for run in runs]
+        places = [mean(one[step] for one in generated) if against == "tokens" else float(step) for step in steps]
         middle, low, high = zip(*(interval([one[step] for one in accuracies]) for step in steps), strict=True)
         name, colour = f"{method} ({len(runs)})", _colour(method)
         if len(runs) > 1:
@@ -204,26 +165,15 @@ def markdown(out: Path, results: Mapping[str, Sequence[Result]]) -> str:
     return "\n\n".join([*parts, NOTE]) + "\n"
 
 
-def write(out: Path, to: Path) -> None:
+def write(out: Path, to: Path, earlier: Path | None = None) -> None:
     """``results.md``, ``results.json``, ``report.html`` and ``hard.svg``."""
-    results = read(out)
+    results = read(out, earlier)
     if not results:
         raise SystemExit(f"no run is finished in {out}/runs: scripts/study.sh trains them")
     to.mkdir(parents=True, exist_ok=True)
     text = markdown(out, results)
     (to / "results.md").write_text(text, encoding="utf-8")
-    kept = [
-        {
-            "method": run.method,
-            "seed": run.seed,
-            **{family: run.accuracy(family) for family in FAMILIES},
-            "tokens": run.tokens()[max(run.steps)],
-            "final": run.final,
-            "facts": run.facts,
-        }
-        for runs in results.values()
-        for run in runs
-    ]
+    kept = [to_json(run) for runs in results.values() for run in runs]
     (to / "results.json").write_text(json.dumps(kept) + "\n", encoding="utf-8")
     write_page(to / "report.html", "Critique-GRPO: the study", _parts(out, results))
     picture({name: results[name] for name in PICTURED if name in results}, to / "hard.svg")
@@ -237,14 +187,9 @@ def _parts(out: Path, results: Mapping[str, Sequence[Result]]) -> Iterator[str]:
     ]
     tokens = curves(results, "hard", "tokens")
     blocks.append(panel("Hard problems, by tokens generated", "tokens", "accuracy", tokens))
-    for title, name in (
-        ("Refinements correct", "critique_grpo/refinement_success"),
-        ("Groups refined", "critique_grpo/trigger_rate"),
-        ("Share of the pull of refined rows", "critique_grpo/refined_pull_share"),
-        ("Entropy", "actor/entropy"),
-    ):
+    for title, name in {**SHOWN, "entropy": ENTROPY}.items():
         if found := metric_curves(results, name):
-            blocks.append(panel(title, "updates", "", found))
+            blocks.append(panel(title.capitalize(), "updates", "", found))
     yield f'<div class="curves">{"".join(blocks)}</div>'
     facts = json.loads((out / "model" / "warm_start.json").read_text(encoding="utf-8"))
     yield f"<h2>Before training</h2>{table([name, _plain(value)] for name, value in facts.items())}"
@@ -278,17 +223,14 @@ def _plain(value: Any) -> str:
     return ", ".join(map(_plain, value)) if isinstance(value, list) else str(value)
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.0f}"
-
-
 def main(arguments: Iterable[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the study")
     parser.add_argument("--to", type=Path, help="folder for the report (default: the study's)")
+    parser.add_argument("--earlier", type=Path, help="results.json of a report whose runs are to be in this one too")
     options = parser.parse_args(None if arguments is None else list(arguments))
-    write(options.out, options.to or options.out)
+    write(options.out, options.to or options.out, options.earlier)
 
 
 if __name__ == "__main__":

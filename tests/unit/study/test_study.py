@@ -109,6 +109,25 @@ def test_the_report_compares_methods_over_seeds_and_problems(tmp_path: Path) -> 
     assert (tmp_path / "docs" / "hard.svg").exists()
 
 
+def test_runs_of_an_earlier_report_are_in_the_next_one(tmp_path: Path) -> None:
+    for folder in ("first", "second"):
+        (tmp_path / folder / "model").mkdir(parents=True)
+        (tmp_path / folder / "model" / "warm_start.json").write_text("{}")
+    finished_run(tmp_path / "first", "GRPO", 0, [False] * 4)
+    finished_run(tmp_path / "first", "GRPO", 1, [True] * 4)
+    report.write(tmp_path / "first", tmp_path / "docs")
+    alone = (tmp_path / "docs" / "results.md").read_text()
+    finished_run(tmp_path / "second", "GRPO", 1, [False] * 4)  # run again: the earlier one gives way
+    finished_run(tmp_path / "second", "retry", 0, [False] * 4)
+    earlier = tmp_path / "docs" / "results.json"
+    report.write(tmp_path / "second", tmp_path / "docs", earlier)
+    text = (tmp_path / "docs" / "results.md").read_text()
+    assert "| GRPO | 2 | 50.0 [0.0, 100.0] |" in alone and "| GRPO | 2 | 0.0 [0.0, 0.0] |" in text
+    assert "| GRPO | - | - | - | - | - | 2.0 | 1280 | 0.500 |" in alone and "| retry | 1 | 0.0 |" in text
+    report.write(tmp_path / "second", tmp_path / "again", earlier)  # what is kept of a run is all that is shown of it
+    assert (tmp_path / "again" / "results.md").read_text() == text
+
+
 def test_without_a_finished_run_there_is_no_report(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="no run is finished"):
         report.write(tmp_path, tmp_path / "docs")
