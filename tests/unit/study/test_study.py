@@ -123,7 +123,7 @@ def test_runs_of_an_earlier_report_are_in_the_next_one(tmp_path: Path) -> None:
     report.write(tmp_path / "second", tmp_path / "docs", earlier)
     text = (tmp_path / "docs" / "results.md").read_text()
     assert "| GRPO | 2 | 50.0 [0.0, 100.0] |" in alone and "| GRPO | 2 | 0.0 [0.0, 0.0] |" in text
-    assert "| GRPO | - | - | - | - | - | 2.0 | 1280 | 0.500 |" in alone and "| retry | 1 | 0.0 |" in text
+    assert "| GRPO | - | - | - | - | - | 2.0 | 1280 | - |" in alone and "| retry | 1 | 0.0 |" in text
     report.write(tmp_path / "second", tmp_path / "again", earlier)  # what is kept of a run is all that is shown of it
     assert (tmp_path / "again" / "results.md").read_text() == text
 
