@@ -40,9 +40,11 @@ def _rational_of_log_prob(log_prob: Tensor, gamma: float) -> Tensor:
 
 
 #: ``critique_grpo.loss.shaping``. "none": refinement tokens have the importance ratio and the clip of initial ones.
+#: "calibrated": the same, and a weight on their advantages (``trainer/advantage_shaping.py``).
 SHAPINGS: dict[str, Shaping | None] = {
     "rational": Shaping(policy_shaping, _rational_of_log_prob),
     "none": None,
+    "calibrated": None,
 }
 
 

@@ -65,6 +65,7 @@ class RefinementConfig:
     selection: str = "random"
     generator: str = "policy"
     stop_after_correct: bool = False
+    show_response: bool = True
     max_prompt_length: int = 4096
 
 
@@ -103,11 +104,21 @@ class LossConfig:
 
     shaping: str = "rational"
     gamma: float = 0.1
+    calibration_max: float = 2.0
     clip_ratio_low: float | None = None
     clip_ratio_high: float | None = None
     clip_refinement: bool = False
     set_weights: str = "per_set"
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+
+
+@dataclass
+class AdvantageConfig:
+    """What changes the advantages of a step before they reach the loss (``trainer/advantage_shaping.py``)."""
+
+    ema_std_decay: float | None = None
+    ema_std_guard: float = 5.0
+    function: str | None = None
 
 
 @dataclass
@@ -136,6 +147,7 @@ class CritiqueGRPOConfig:
     reward: RewardConfig = field(default_factory=RewardConfig)
     expert: ExpertConfig = field(default_factory=ExpertConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
     skip: SkipConfig = field(default_factory=SkipConfig)
     batching: BatchingConfig = field(default_factory=BatchingConfig)
     seed: int = 42
@@ -158,6 +170,12 @@ class CritiqueGRPOConfig:
     def judges(self) -> bool:
         """Whether the critic decides the reward."""
         return self.reward.source == "critique"
+
+    @property
+    def keeps_log_probs(self) -> bool:
+        """Whether the log-probs that a refinement was sampled with are kept; another model's are not known."""
+        wanted = self.loss.shaping == "calibrated" or self.advantage.function is not None
+        return wanted and self.refinement.generator == "policy"
 
     @property
     def mixes(self) -> bool:
@@ -202,6 +220,15 @@ def from_config(config: DictConfig) -> CritiqueGRPOConfig:
         raise ConfigError(f"critique_grpo.refinement.num is {options.refinement.num}; use 0 for plain GRPO, or more.")
     if not options.loss.gamma > 0:  # NaN is refused too
         raise ConfigError(f"critique_grpo.loss.gamma is {options.loss.gamma}; f(p) = p/(p+gamma) needs gamma > 0.")
+    if not options.loss.calibration_max > 0:
+        raise ConfigError(
+            f"critique_grpo.loss.calibration_max is {options.loss.calibration_max}; use a weight above 0."
+        )
+    decay, guard = options.advantage.ema_std_decay, options.advantage.ema_std_guard
+    if decay is not None and not 0 <= decay < 1:
+        raise ConfigError(f"critique_grpo.advantage.ema_std_decay is {decay}; use 0 to below 1, or null for none.")
+    if not guard > 0:
+        raise ConfigError(f"critique_grpo.advantage.ema_std_guard is {guard}; use a bound above 0.")
     for name in ("clip_ratio_low", "clip_ratio_high"):
         ratio = getattr(options.loss, name)
         if ratio is not None and ratio <= 0:

@@ -1,8 +1,9 @@
 """Templates: what is said to the policy, to a judge, and how a YAML file of the user's own replaces it.
 
 A template is a ``str.format`` string. The refinement request is the user's turn after the question and the failed
-response: ``refinement`` with a critique, ``retry`` without one. All others belong to critique types, which declare them
-in their own files (``critics/``).
+response: ``refinement`` with a critique, ``retry`` without one; ``fresh`` is the turn that holds question and critique
+where the failed response is not shown. All others belong to critique types, which declare them in their own files
+(``critics/``).
 """
 
 import string
@@ -43,6 +44,11 @@ REQUESTS = {
     "retry": Template(
         "Solve the problem again from the start. Reason step by step, and write a complete solution that does not "
         "mention an earlier one. Put the final answer in \\boxed{{}}."
+    ),
+    "fresh": Template(
+        "{question}\n\nFeedback on an earlier solution: {critique}\n\n"
+        "Use the feedback, and write a complete solution that does not mention it or the earlier solution.",
+        frozenset({"question", "critique"}),
     ),
 }
 

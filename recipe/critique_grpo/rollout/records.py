@@ -137,7 +137,32 @@ def rollout_metrics(records: Sequence[GroupRecord]) -> dict[str, float]:
         "prompt_skipped": outcomes[Outcome.PROMPT_TOO_LONG],
         "generator_errors": outcomes[Outcome.GENERATOR_FAILED],
     }
+    metrics |= transitions(records)
     return {f"critique_grpo/{name}": float(value) for name, value in metrics.items()}
+
+
+def transitions(records: Sequence[GroupRecord]) -> dict[str, float]:
+    """What refining does to right and to wrong responses (ReCrit, arXiv 2605.18799): shares of all refinements.
+
+    Only of groups with trigger "always": the others refine wrong responses alone.
+    """
+    pairs = [
+        (response.correct, response.refinement.correct)
+        for record in records
+        if record.trigger == "always"
+        for response in record.responses
+        if response.refinement is not None
+    ]
+    return {f"transition_{name}": pairs.count(pair) / len(pairs) for name, pair in TRANSITIONS.items() if pairs}
+
+
+#: (response correct, its refinement correct) by name.
+TRANSITIONS = {
+    "correction": (False, True),
+    "robustness": (True, True),
+    "sycophancy": (True, False),
+    "boundary": (False, False),
+}
 
 
 def dump_rollout(records: Sequence[GroupRecord], folder: str, step: int) -> Path:

@@ -122,6 +122,8 @@ class Refiner:
         """
         shown = cap_text(critique, self.options.critique.cap_tokens, self.encode_text, self.decode)
         budget = self.options.refinement.max_prompt_length
+        if not self.options.refinement.show_response:
+            return self._fresh(question, shown, budget)
         request = self.templates.request(shown, str(question[-1]["content"]))
         prompt = fit_refinement_prompt(
             question,
@@ -136,3 +138,14 @@ class Refiner:
         if prompt is None:
             raise PromptTooLong(f"question and critique have more than {budget} tokens")
         return prompt
+
+    def _fresh(self, question: Sequence[Message], critique: str, budget: int) -> RefinementPrompt:
+        """Question and critique in one turn of the user's; without a critique the question alone, as it was sampled."""
+        text = str(question[-1]["content"])
+        if critique:
+            text = self.templates.fill("fresh", question=text, critique=critique)
+        messages = [*question[:-1], {**question[-1], "content": text}]
+        token_ids = self.encode_text(self.render(messages))
+        if len(token_ids) > budget:
+            raise PromptTooLong(f"question and critique have {len(token_ids)} tokens, more than {budget}")
+        return RefinementPrompt(messages, token_ids, truncated=False)

@@ -24,11 +24,12 @@ from recipe.critique_grpo.critics import critic_types, declared_templates, make_
 from recipe.critique_grpo.options import from_config
 from recipe.critique_grpo.prompts import load_templates
 from recipe.critique_grpo.reward import golds_of
-from recipe.critique_grpo.rollout.group_stage import GroupStage, MixedGroup, Question, Sample
+from recipe.critique_grpo.rollout.group_stage import GroupStage, Question, Sample
 from recipe.critique_grpo.rollout.refinement import Message, request_seed
 from recipe.critique_grpo.rollout.refiner import Refiner
 from recipe.critique_grpo.rollout.reward_watch import RewardWatch
-from recipe.critique_grpo.rollout.rows import EXPERT, INITIAL, ORIGIN, REFINEMENT, SLOT, valid_tokens
+from recipe.critique_grpo.rollout.rows import BEHAVIOUR, EXPERT, INITIAL, ORIGIN, REFINEMENT, SLOT, padded, valid_tokens
+from recipe.critique_grpo.rollout.sampled_group import SampledGroup
 from recipe.critique_grpo.rollout.stage_clock import StageClock
 from recipe.critique_grpo.rollout.writers import (
     SAMPLE_REQUEST,
@@ -49,26 +50,6 @@ RECORD = "group_record"
 TIMES = "stage_times"
 
 Row: TypeAlias = _InternalAgentLoopOutput
-
-
-class _Group:
-    """The rows of one question while they are being sampled; ``mixed`` becomes its mixed group.
-
-    ``demonstration``: tokens of the expert's row, which has the last slot.
-    """
-
-    def __init__(self, size: int, demonstration: list[int] | None) -> None:
-        loop = asyncio.get_running_loop()
-        self.demonstration = demonstration
-        sampled = size if demonstration is None else size - 1
-        self.initial: list[asyncio.Future[Sample[Row]]] = [loop.create_future() for _ in range(sampled)]
-        self.size = size
-        self.joined = 0
-        self.mixed: asyncio.Task[MixedGroup[Row]]
-
-    def join(self) -> int:
-        self.joined += 1
-        return self.joined - 1
 
 
 class CritiqueRefinementWorker(AgentLoopWorker):
@@ -93,7 +74,7 @@ class CritiqueRefinementWorker(AgentLoopWorker):
         self.stage: GroupStage[Row] = GroupStage(self.options, critic, self.clock)
         reward = self.config.reward.custom_reward_function
         self.rewards = RewardWatch(f"{reward.path}:{reward.name}", self.options.reward.timeout_s)
-        self._groups: dict[str, _Group] = {}
+        self._groups: dict[str, SampledGroup[Row]] = {}
         self._under_way: set[asyncio.Task[Any]] = set()
         self.turnstile = Turnstile()
 
@@ -170,7 +151,7 @@ class CritiqueRefinementWorker(AgentLoopWorker):
             row.extra_fields[RECORD] = mixed.record.for_transport(with_texts=self.options.dump_dir is not None)
         return row
 
-    def _new_group(self, sampling_params: dict[str, Any], step: int, kwargs: dict[str, Any]) -> _Group:
+    def _new_group(self, sampling_params: dict[str, Any], step: int, kwargs: dict[str, Any]) -> SampledGroup[Row]:
         demonstration = demonstration_tokens(
             kwargs,
             self.options.expert.column,
@@ -178,7 +159,7 @@ class CritiqueRefinementWorker(AgentLoopWorker):
             eos_token_id=self.tokenizer.eos_token_id,
             max_tokens=self.rollout_config.response_length,
         )
-        group = _Group(self.rollout_config.n, demonstration)
+        group: SampledGroup[Row] = SampledGroup(self.rollout_config.n, demonstration)
         question = Question(
             step=step,
             index=str(kwargs.get("index", "")),
@@ -228,11 +209,13 @@ class CritiqueRefinementWorker(AgentLoopWorker):
             seconds=time.perf_counter() - started,
             extra_fields=generated.extra_fields,
         )
+        if self.options.keeps_log_probs:
+            output.extra_fields[BEHAVIOUR] = generated.log_probs
         sample = self._sample(await self._agent_loop_postprocess(output, False, **kwargs))
         sample.mean_log_prob, sample.prompt_truncated = generated.mean_log_prob, generated.prompt_truncated
         return sample
 
-    async def _expert_row(self, group: _Group, slot: int, kwargs: dict[str, Any]) -> Row:
+    async def _expert_row(self, group: SampledGroup[Row], slot: int, kwargs: dict[str, Any]) -> Row:
         """The demonstration, scored as any response."""
         mixed = await asyncio.shield(group.mixed)  # which knows the prompt's tokens, and raises what went wrong
         sampled = mixed.samples[0].row
@@ -301,15 +284,18 @@ class CritiqueRefinementWorker(AgentLoopWorker):
         return self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
 
     def _postprocess(self, inputs: list[Row], *args: Any, **kwargs: Any) -> DataProto:
-        """verl's batch plus ``refinement_mask``, a (bs,) bool tensor, and the stage's records and times."""
+        """verl's batch plus ``refinement_mask``, a (bs,) bool tensor, log-probs where they are kept, records, times."""
         for row in inputs:
             row.extra_fields.pop(FEEDBACK, None)
             row.extra_fields.pop(REQUEST, None)
             for column, value in ((GENERATOR, "policy"), (ORIGIN, INITIAL), (SLOT, 0)):  # where the stage has no part
                 row.extra_fields.setdefault(column, value)
+        behaviour = [row.extra_fields.pop(BEHAVIOUR, None) for row in inputs]
         first = inputs[0].extra_fields
         first[TIMES], first[RECORD] = self.clock.times(), first.get(RECORD)
         output = super()._postprocess(inputs, *args, **kwargs)
         refined = [origin == REFINEMENT for origin in output.non_tensor_batch[ORIGIN]]
         output.batch["refinement_mask"] = torch.tensor(refined, dtype=torch.bool)
+        if self.options.keeps_log_probs:
+            output.batch[BEHAVIOUR] = padded(behaviour, output.batch["responses"].shape[1])
         return output

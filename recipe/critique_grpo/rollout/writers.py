@@ -168,7 +168,8 @@ def make_writer(
 ) -> Writer:
     """Who refines (``critique_grpo.refinement.generator``)."""
     if options.refinement.generator == "policy":
-        return PolicyWriter(policy, max_length, log_probs=options.refinement.selection == "likeliest")
+        log_probs = options.refinement.selection == "likeliest" or options.keeps_log_probs
+        return PolicyWriter(policy, max_length, log_probs)
     budget = FailureBudget(
         options.critique.failure_budget,
         "requests for a refinement failed",

@@ -21,6 +21,10 @@ def check(config: DictConfig) -> None:
         check_versions()
         options = validate(config)
         load_templates(options.critique.templates, declared_templates())
+        if options.advantage.function is not None:  # the import takes seconds
+            from recipe.critique_grpo.trainer.advantage_shaping import load_function
+
+            load_function(options.advantage.function)
         check_endpoints(options)
         if options.check_data:
             check_data(config)

@@ -72,6 +72,7 @@ def validate(config: DictConfig) -> CritiqueGRPOConfig:
     if options.mixes:
         problems += _mixing_problems(config)
     problems += _objective_problems(config, options)
+    problems += _advantage_problems(config, options)
     if problems:
         raise ConfigError("the configuration cannot work:\n" + "\n".join(f"  - {problem}" for problem in problems))
     return options
@@ -275,5 +276,36 @@ def _objective_problems(config: DictConfig, options: CritiqueGRPOConfig) -> list
         problems.append(
             f"critique_grpo.loss.objective leaves nothing to train: the objective of {present} rows, all that there "
             "are, is none. Switch refinements or demonstrations on (refinement.num, expert.column), or train these."
+        )
+    return problems
+
+
+def _advantage_problems(config: DictConfig, options: CritiqueGRPOConfig) -> list[str]:
+    """Shapings of the advantage that would not be applied, or not to what they are made for."""
+    problems = []
+    actor, algorithm, objective = config.actor_rollout_ref.actor, config.algorithm, options.loss.objective
+    if options.loss.shaping == "calibrated" and options.refinement.generator == "endpoint":
+        problems.append(
+            "critique_grpo.loss.shaping=calibrated needs the log-probs that refinements were sampled with, which those "
+            "of critique_grpo.refinement.generator=endpoint do not have: choose another shaping."
+        )
+    if options.loss.shaping == "calibrated" and objective.refinement != POLICY_GRADIENT:
+        problems.append(
+            f"critique_grpo.loss.shaping=calibrated weighs a policy gradient, but loss.objective.refinement is "
+            f"{objective.refinement}: set shaping=rational, which that objective does not use."
+        )
+    ema, loss_mode = options.advantage.ema_std_decay is not None, actor.policy_loss.loss_mode
+    for name, on in (("function", options.advantage.function is not None), ("ema_std_decay", ema)):
+        if on and loss_mode != LOSS_MODE:
+            problems.append(
+                f"critique_grpo.advantage.{name} is set, but with actor_rollout_ref.actor.policy_loss.loss_mode="
+                f"{loss_mode} training is verl's own: set it to null, or loss_mode={LOSS_MODE}."
+            )
+    centred = algorithm.adv_estimator == "critique_grpo" and not algorithm.norm_adv_by_std_in_grpo
+    if ema and not (centred and objective.is_policy_gradient):
+        problems.append(
+            "critique_grpo.advantage.ema_std_decay takes the place of the group's standard deviation: set "
+            "algorithm.adv_estimator=critique_grpo, algorithm.norm_adv_by_std_in_grpo=false and all of "
+            "critique_grpo.loss.objective to policy_gradient, or leave it at null."
         )
     return problems

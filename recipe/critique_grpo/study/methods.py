@@ -48,6 +48,7 @@ METHODS: dict[str, list[str]] = {
     "indicative_gt, equal weights": refining("indicative_gt", weights="equal"),
     "indicative_gt, no shaping": refining("indicative_gt", shaping="none"),
     "indicative_gt, no shaping, equal weights": refining("indicative_gt", shaping="none", weights="equal"),
+    "indicative_gt, calibrated": refining("indicative_gt", shaping="calibrated"),
     **{f"indicative_gt, gamma {gamma}": refining("indicative_gt", gamma=gamma) for gamma in (0.01, 0.3, 0.9)},
     **{
         f"indicative_gt, {8 - k} initial rows and {k} refined": refining(

@@ -20,6 +20,7 @@ from recipe.critique_grpo.report.metrics import accuracy as validation_accuracy
 from recipe.critique_grpo.reward import FLAGS
 from recipe.critique_grpo.rollout.records import GroupRecord, dump_rollout, rollout_metrics
 from recipe.critique_grpo.rollout.stage_clock import stage_metrics
+from recipe.critique_grpo.trainer.advantage_shaping import AdvantageShaping, needs_old_log_probs
 from recipe.critique_grpo.trainer.best_checkpoint import BestCheckpoint
 from recipe.critique_grpo.trainer.ending import finished
 from recipe.critique_grpo.trainer.learnability import learnability
@@ -56,13 +57,15 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
         self.options = from_config(self.config)
         self.shaped = self.config.actor_rollout_ref.actor.policy_loss.loss_mode == LOSS_MODE
         skip = self.options.skip
-        spared = skip.old_log_prob == "auto" and not self.options.dump_log_probs
+        read = self.options.dump_log_probs or needs_old_log_probs(self.options)
+        spared = skip.old_log_prob == "auto" and not read
         self.on_policy = self.shaped and spared and old_log_probs_are_needless(self.config)
         self.drops_rows = (
             self.shaped and skip.zero_advantage == "auto" and rows_without_advantage_are_needless(self.config)
         )
         if self.on_policy:
             let_update_report_entropy(self.config)
+        self.shape_advantages = AdvantageShaping(self.options)
         self._step_metrics: dict[str, float] = {}
         self.watch = RunWatch(self.options.refines)
 
@@ -100,6 +103,11 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
         super()._load_checkpoint()
         if not self.global_steps:
             return
+        if self.shape_advantages.ema_std is not None:
+            resumed = self.config.trainer.resume_mode == "resume_path"
+            self.shape_advantages.ema_std.load(
+                Path(self.config.trainer.resume_from_path) if resumed else self._checkpoint()
+            )
         if self.global_steps >= self.total_training_steps and not self.config.trainer.val_only:
             raise finished(self.global_steps, self.total_training_steps, self.config.trainer.default_local_dir)
         epochs, steps = divmod(self.global_steps, len(self.train_dataloader))
@@ -108,8 +116,14 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
 
     def _save_checkpoint(self) -> None:
         if self.config.trainer.get("keep_best"):  # best/ may have links to the files of an earlier run
-            shutil.rmtree(Path(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}"), True)
+            shutil.rmtree(self._checkpoint(), True)
+        if self.shape_advantages.ema_std is not None:  # before verl says that the checkpoint is there
+            self.shape_advantages.ema_std.save(self._checkpoint())
         super()._save_checkpoint()
+
+    def _checkpoint(self) -> Path:
+        """The folder of this step's checkpoint."""
+        return Path(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}")
 
     def _validate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         metrics = super()._validate(*args, **kwargs)
@@ -144,6 +158,7 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
         if not self.shaped:
             return super()._update_actor(batch)
         set_objectives(batch, self.options.loss, bool(self.config.algorithm.norm_adv_by_std_in_grpo))
+        self._step_metrics.update(self.shape_advantages(batch))
         updated = self._needed_rows(batch)
         output = super()._update_actor(updated)
         metrics = output.meta_info["metrics"]

@@ -32,7 +32,8 @@ def critique(kind: str, correct: bool | None, seed: int = 0, **own: str) -> Crit
 
 def test_the_files_of_the_package_name_the_critique_types() -> None:
     assert set(critic_types()) >= {
-        *("indicative", "indicative_gt", "cot", "self", "peers", "group", "feedback", "retry", "inverted", "random")
+        *("indicative", "indicative_gt", "cot", "self", "peers", "group", "feedback", "retry", "inverted", "random"),
+        "challenge",
     }
 
 
@@ -103,6 +104,21 @@ def of_siblings(kind: str, siblings: tuple[Sibling, ...], seed: int = 0, **own: 
 
 
 SHORT = {"indicative_wrong": "no", "peer_success": "do: {response}", "peer_failure": "avoid: {response} ({question})"}
+
+
+@pytest.mark.parametrize("correct", [True, False])
+def test_a_challenge_goes_by_the_seed_alone(correct: bool) -> None:
+    said = [critique("challenge", correct, seed=seed).text for seed in range(60)]
+    assert said == [critique("challenge", not correct, seed=seed).text for seed in range(60)]
+    assert len(set(said)) == 9 and all(text and "\n" not in text for text in said)
+
+
+def test_the_users_wordings_of_a_challenge_are_lines() -> None:
+    own = dict.fromkeys(
+        ("challenge_opposing", "challenge_supportive", "challenge_neutral"), "Sure of {question}?\n\nOh."
+    )
+    said = {critique("challenge", True, seed=seed, **own).text for seed in range(20)}
+    assert said == {"Sure of What is {1/2}??", "Oh."}
 
 
 def test_peers_shows_a_correct_sibling_and_a_failed_one_by_the_seed() -> None:

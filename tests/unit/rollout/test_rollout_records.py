@@ -71,6 +71,19 @@ def test_metrics() -> None:
     }
 
 
+def test_transitions_are_the_table_of_before_and_after_where_every_response_is_refined() -> None:
+    pairs = [(False, True)] * 1 + [(True, True)] * 3 + [(False, False)] * 3 + [(True, False)] * 1
+    responses = [
+        ResponseRecord("", float(before), 1, before, refinement=RefinementRecord("", float(after), 1, after))
+        for before, after in pairs
+    ]
+    responses.append(ResponseRecord("", 1.0, 1, True))  # not refined: no transition
+    metrics = rollout_metrics([group(*responses, trigger="always"), refined_group()])
+    found = {name.rpartition("_")[2]: value for name, value in metrics.items() if "transition" in name}
+    assert found == {"correction": 0.125, "robustness": 0.375, "sycophancy": 0.125, "boundary": 0.375}
+    assert not any("transition" in name for name in rollout_metrics([refined_group()]))
+
+
 def test_critiques_are_counted_wherever_they_stand() -> None:
     """Of responses and, where the critic decides the reward, of refinements and of groups that are not refined."""
     refined, plain = refined_group(), plain_group()

@@ -24,7 +24,7 @@ from recipe.critique_grpo.critics import declared_templates
 from recipe.critique_grpo.rollout.records import GroupRecord
 from recipe.critique_grpo.rollout.refinement import CUT_MARK
 from recipe.critique_grpo.rollout.refiner import SampleRequest
-from recipe.critique_grpo.rollout.rows import ORIGIN, Outcome
+from recipe.critique_grpo.rollout.rows import BEHAVIOUR, ORIGIN, Outcome
 from recipe.critique_grpo.rollout.worker import RECORD, CritiqueRefinementWorker
 from recipe.critique_grpo.rollout.writers import SAMPLE_REQUEST, PolicyClient
 from recipe.critique_grpo.rollout.written import GENERATOR
@@ -98,6 +98,7 @@ class Rollout:
     """Token ids of each row's prompt and response, as its masks cut them out of the padding."""
     origins: list[str] = field(default_factory=list)
     columns: set[str] = field(default_factory=set)
+    behaviour: list[list[float]] | None = None
     generators: list[str] = field(default_factory=list)
     records: list[GroupRecord] = field(default_factory=list)
     left: int = 0
@@ -195,6 +196,8 @@ async def _roll_out(config: DictConfig, answer: Answer, ground_truth: Any, targe
     result.rows = list(zip(texts, output.batch["refinement_mask"].tolist(), strict=True))
     result.origins = output.non_tensor_batch[ORIGIN].tolist()
     result.columns = set(output.non_tensor_batch)
+    if BEHAVIOUR in output.batch:
+        result.behaviour = [row.tolist() for row in output.batch[BEHAVIOUR]]
     result.generators = output.non_tensor_batch[GENERATOR].tolist()
     result.records = [record for record in output.non_tensor_batch[RECORD] if record is not None]
     return result
@@ -293,6 +296,35 @@ def test_the_likeliest_are_those_of_the_highest_log_probs(model: Path) -> None:
     for question, group in ((1, result.rows[:N]), (2, result.rows[N:])):
         last = [number for number, prompt in sent.items() if f"{question} + 5" in prompt][-2:]
         assert {text for text, refined in group if refined} == {f"{30 + number} 7" for number in last}
+
+
+@pytest.mark.parametrize("changes", [{"loss__shaping": "calibrated"}, {"advantage__function": "some.py:function"}])
+def test_log_probs_under_the_critique_travel_with_the_refinements(model: Path, changes: dict[str, str]) -> None:
+    def certain(request: Request) -> Any:
+        return (wrong(request), 0.0, -0.5 - request.number)
+
+    result = roll_out(model, certain, **changes)
+    assert all(bool(request.params.get("logprobs")) == (request.stage == "refine") for request in result.requests)
+    assert result.behaviour is not None and len(result.behaviour[0]) == 32
+    for (text, refined), values, (_, tokens) in zip(result.rows, result.behaviour, result.trained, strict=True):
+        each = -0.5 - (int(text.split()[0]) - 30) if refined else 0.0
+        assert values == [each] * len(tokens) + [0.0] * (32 - len(tokens))
+    assert roll_out(model, certain).behaviour is None
+
+
+def test_question_and_critique_may_be_one_turn(model: Path) -> None:
+    result = roll_out(model, wrong, refinement__show_response=False)
+    for request in result.of("refine"):
+        assert "The correct answer is 7 ." in request.prompt and " 0" not in request.prompt
+        assert request.prompt.count("+ 5") == 1
+    again = roll_out(model, wrong, refinement__show_response=False, critique__type="retry")
+    assert {request.prompt for request in again.of("refine")} == {request.prompt for request in again.of("sample")}
+
+
+def test_a_turn_that_does_not_fit_is_not_refined(model: Path) -> None:
+    result = roll_out(model, wrong, refinement__show_response=False, refinement__max_prompt_length=20)
+    assert not result.of("refine") and not any(refined for _, refined in result.rows)
+    assert {response.outcome for record in result.records for response in record.responses} == {Outcome.PROMPT_TOO_LONG}
 
 
 def test_a_failed_answer_is_cut_to_the_budget_of_a_refinement_prompt(model: Path) -> None:

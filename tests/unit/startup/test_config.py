@@ -98,6 +98,9 @@ def test_what_only_refinement_forbids_is_allowed_without_it() -> None:
         ("critique_grpo.refinement.generator", "polcy", "endpoint"),
         ("critique_grpo.reward.source", "judge", "critique"),
         ("critique_grpo.loss.set_weights", "per-set", "per_set"),
+        ("critique_grpo.loss.calibration_max", 0.0, "above 0"),
+        ("critique_grpo.advantage.ema_std_decay", 1.0, "0 to below 1"),
+        ("critique_grpo.advantage.ema_std_guard", 0.0, "above 0"),
         ("critique_grpo.refinement.num", -1, "use 0"),
         ("critique_grpo.loss.gamma", 0.0, "gamma > 0"),
         ("critique_grpo.loss.gamma", -0.1, "gamma > 0"),
@@ -189,6 +192,34 @@ def test_an_endpoints_refinements_have_no_log_probs_of_the_policy() -> None:
     endpoint = {"critique_grpo__refinement__generator": "endpoint", "critique_grpo__generator__model": "strong"}
     message = refusal(**likeliest, **endpoint)
     assert "critique_grpo.refinement.selection" in message and "critique_grpo.refinement.generator" in message
+
+
+def test_calibration_needs_the_policys_own_refinements_and_its_gradient() -> None:
+    calibrated: dict[str, Any] = {"critique_grpo__loss__shaping": "calibrated"}
+    validate(composed(**calibrated))
+    text = refusal(**calibrated, critique_grpo__refinement__generator="endpoint", critique_grpo__generator__model="m")
+    assert "loss.shaping=calibrated needs the log-probs" in text
+    text = refusal(**calibrated, critique_grpo__loss__objective__refinement="likelihood")
+    assert "shaping=calibrated weighs a policy gradient" in text
+
+
+@pytest.mark.parametrize("option", [{"ema_std_decay": 0.99}, {"function": "my.py:f"}])
+def test_advantages_are_shaped_in_this_recipes_training_alone(option: dict[str, Any]) -> None:
+    changes = {f"critique_grpo__advantage__{name}": value for name, value in option.items()}
+    validate(composed(**changes))
+    assert f"critique_grpo.advantage.{next(iter(option))} is set, but" in refusal(preset="grpo", **changes)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"algorithm__norm_adv_by_std_in_grpo": True},
+        {"critique_grpo__loss__objective__initial": "likelihood"},
+    ],
+)
+def test_a_running_standard_deviation_takes_the_place_of_the_groups(change: dict[str, Any]) -> None:
+    text = refusal(critique_grpo__advantage__ema_std_decay=0.9, **change)
+    assert "ema_std_decay takes the place of the group's standard deviation" in text
 
 
 def test_the_critics_reward_without_refinement() -> None:

@@ -9,6 +9,8 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from verl.trainer.ppo.ray_trainer import RayPPOTrainer
 from verl.trainer.ppo.utils import create_rl_sampler
 
+from recipe.critique_grpo.options import CritiqueGRPOConfig
+from recipe.critique_grpo.trainer.advantage_shaping import AdvantageShaping
 from recipe.critique_grpo.trainer.ending import TrainingFinished
 from recipe.critique_grpo.trainer.ray_trainer import RayCritiqueGRPOTrainer, try_to_dump
 
@@ -30,6 +32,7 @@ def resumed(monkeypatch: pytest.MonkeyPatch, step: int, total: int = 99, **chang
     """A trainer that has loaded the checkpoint of a step, as far as verl's own code goes on a whole epoch."""
     trainer = object.__new__(RayCritiqueGRPOTrainer)
     trainer.train_dataloader, trainer.total_training_steps = loader(), total
+    trainer.shape_advantages = AdvantageShaping(CritiqueGRPOConfig())
     folder = SimpleNamespace(val_only=False, default_local_dir="run", **changes)
     trainer.config = SimpleNamespace(trainer=folder)
     monkeypatch.setattr(RayPPOTrainer, "_load_checkpoint", lambda self: setattr(self, "global_steps", step))

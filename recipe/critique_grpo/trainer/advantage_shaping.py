@@ -1,0 +1,158 @@
+"""What changes the advantages of a whole step before they reach the loss: pure functions of its rows.
+
+For ``w >= 0`` the token loss ``-min(r A, clip(r) A)`` times w is the loss of ``w A``, so a weight on the loss needs
+nothing in the actor worker. The order: scale by a running standard deviation (``ema_std.py``), weights (calibration),
+then a function of the user's own. Each is off by default.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from verl import DataProto
+from verl.utils.import_utils import load_extern_object
+
+from recipe.critique_grpo.options import ConfigError, CritiqueGRPOConfig
+from recipe.critique_grpo.rollout.rows import BEHAVIOUR, ORIGIN
+from recipe.critique_grpo.trainer.ema_std import EmaStd
+
+
+@dataclass(frozen=True)
+class StepRows:
+    """All rows of a step, ``bs``, with ``len`` response tokens.
+
+    ``advantages``, ``old_log_probs`` (of the policy that sampled, under the question alone), ``response_mask``: (bs,
+    len). ``refinement_mask``: (bs,) bool. ``scores``: (bs,), the rewards. ``uid`` (equal in a group), ``origin`` (see
+    ``rows.py``), ``data_source``: (bs,) strings. ``behaviour_log_probs``: (bs, len), of a refinement's tokens under the
+    prompt that they were sampled with, which holds the critique, and 0 elsewhere; None where another model refines.
+    """
+
+    advantages: Tensor
+    old_log_probs: Tensor
+    response_mask: Tensor
+    refinement_mask: Tensor
+    scores: Tensor
+    uid: np.ndarray
+    origin: np.ndarray
+    data_source: np.ndarray
+    behaviour_log_probs: Tensor | None = None
+
+
+#: The rows of a step -> their new advantages, (bs, len).
+AdvantageFunction = Callable[[StepRows], Tensor]
+
+
+class AdvantageShaping:
+    """The shapings that the configuration asks for."""
+
+    def __init__(self, options: CritiqueGRPOConfig) -> None:
+        self.options = options
+        advantage = options.advantage
+        decay = advantage.ema_std_decay
+        self.ema_std = None if decay is None else EmaStd(decay, advantage.ema_std_guard)
+        self.function = None if advantage.function is None else load_function(advantage.function)
+
+    def __call__(self, batch: DataProto) -> dict[str, float]:
+        """Set the batch's ``advantages`` anew; returns metrics. With every option off the batch is left alone."""
+        metrics: dict[str, float] = {}
+        calibrates = self.options.loss.shaping == CALIBRATED
+        if self.ema_std is None and self.function is None and not calibrates:
+            return metrics
+        rows = step_rows(batch)
+        if self.ema_std is not None:
+            scaled = self.ema_std.scale(rows.advantages, rows.scores, rows.uid, rows.data_source)
+            rows = replace(rows, advantages=scaled)
+            metrics |= self.ema_std.metrics()
+        if calibrates:
+            weights = calibration(rows, self.options.loss.calibration_max)
+            rows = replace(rows, advantages=rows.advantages * weights)
+            metrics |= calibration_metrics(rows, weights, self.options.loss.calibration_max)
+        if self.function is not None:
+            rows = replace(rows, advantages=checked(self.function(rows), rows))
+        batch.batch["advantages"] = rows.advantages
+        return metrics
+
+
+CALIBRATED = "calibrated"
+
+
+def step_rows(batch: DataProto) -> StepRows:
+    """The rows of a batch after the advantages have been estimated."""
+    tensors, columns = batch.batch, batch.non_tensor_batch
+    return StepRows(
+        tensors["advantages"],
+        tensors["old_log_probs"],
+        tensors["response_mask"],
+        tensors["refinement_mask"],
+        tensors["token_level_rewards"].sum(-1),
+        columns["uid"],
+        columns[ORIGIN],
+        columns["data_source"],
+        tensors[BEHAVIOUR] if BEHAVIOUR in tensors else None,
+    )
+
+
+def calibration(rows: StepRows, most: float) -> Tensor:
+    """``w = min(pi(y|q) / pi(y|q, critique), most)`` on refinement tokens, 1 elsewhere (ICRL, arXiv 2605.15224, eq. 4).
+
+    The importance weight of a token that was sampled under one prompt and is trained under another; a constant.
+
+    Returns:
+        (bs, len).
+    """
+    assert rows.behaviour_log_probs is not None
+    ratio = torch.exp(torch.clamp(rows.old_log_probs - rows.behaviour_log_probs, -20.0, 20.0)).clamp(max=most)
+    return torch.where(rows.refinement_mask.unsqueeze(-1), ratio, torch.ones_like(ratio))
+
+
+def calibration_metrics(rows: StepRows, weights: Tensor, most: float) -> dict[str, float]:
+    """Mean weight of the refinement tokens, and the share of them that is cut to ``most``; nothing without any."""
+    tokens = (rows.response_mask * rows.refinement_mask.unsqueeze(-1)).bool()
+    if not tokens.any():
+        return {}
+    chosen = weights[tokens]
+    return {
+        "critique_grpo/calibration_mean": chosen.mean().item(),
+        "critique_grpo/calibration_capped": (chosen >= most).float().mean().item(),
+    }
+
+
+def load_function(name: str) -> AdvantageFunction:
+    """``critique_grpo.advantage.function``: ``/path/to/file.py:function`` or ``pkg://package.module:function``.
+
+    Raises:
+        ConfigError: there is no such function.
+    """
+    path, _, function = name.rpartition(":")
+    try:
+        found = load_extern_object(path, function)
+    except Exception as error:  # whatever the user's file raises while it is imported
+        raise ConfigError(
+            f"critique_grpo.advantage.function is {name}, which cannot be loaded ({error!r}): name it as "
+            "/path/to/file.py:function or pkg://package.module:function."
+        ) from error
+    if not callable(found):
+        raise ConfigError(f"critique_grpo.advantage.function is {name}, which is no function.")
+    return found
+
+
+def checked(advantages: Tensor, rows: StepRows) -> Tensor:
+    """What a user's function has returned, 0 outside of the responses.
+
+    Raises:
+        ValueError: it is of another shape, or not finite.
+    """
+    wanted = tuple(rows.advantages.shape)
+    if not isinstance(advantages, Tensor) or tuple(advantages.shape) != wanted:
+        got = tuple(advantages.shape) if isinstance(advantages, Tensor) else type(advantages).__name__
+        raise ValueError(f"critique_grpo.advantage.function returned {got} instead of a tensor of shape {wanted}")
+    if not torch.isfinite(advantages[rows.response_mask.bool()]).all():
+        raise ValueError("critique_grpo.advantage.function returned advantages that are not finite")
+    return torch.where(rows.response_mask.bool(), advantages, 0.0)
+
+
+def needs_old_log_probs(options: CritiqueGRPOConfig) -> bool:
+    """Whether a shaping reads them, so that their pass cannot be left out."""
+    return options.loss.shaping == CALIBRATED or options.advantage.function is not None
