@@ -2,8 +2,9 @@
 # Train a model with Critique-GRPO: checks files and settings, then runs verl's training, with a checkpoint every 50
 # steps and a validation every 10. The same command goes on from the last checkpoint after an interruption.
 #
-#   bash scripts/train.sh MODEL=models/my_model TRAIN=train.parquet VAL="aime24.parquet math500.parquet" [Hydra overrides]
+#   bash scripts/train.sh MODEL=models/my_model TRAIN=train.parquet VAL="aime24.parquet math500.parquet" [--preflight] [Hydra overrides]
 #
+# With --preflight nothing is trained: everything that can be checked before is, and each check says what it found.
 # Relative paths in Hydra overrides are relative to the repository. Arguments in capitals may also be environment
 # variables:
 #   MODEL    folder or Hugging Face hub id
@@ -20,7 +21,9 @@ set -euo pipefail
 
 # shellcheck source=scripts/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+set -- "${@/#--preflight/preflight=true}"
 parse "MODEL TRAIN VAL OUT PRESET TIER GPUS PYTHON" "$@"
+preflight="$(printf '%s\n' ${overrides[@]+"${overrides[@]}"} | grep -cx 'preflight=[Tt]rue' || true)"
 [[ -n "${MODEL:-}" && -n "${TRAIN:-}" && -n "${VAL:-}" ]] || die "MODEL, TRAIN and VAL are needed; --help explains"
 choose_machine
 find_model
@@ -48,7 +51,7 @@ $changed
 Name another OUT; or remove $out/settings to go on from there all the same."
   echo "going on from the checkpoint of step $(<"$out/checkpoints/latest_checkpointed_iteration.txt") in $out"
 fi
-printf '%s\n' "$settings" >"$out/settings"
+((preflight)) || printf '%s\n' "$settings" >"$out/settings"
 
 enter_repo
 # Loggers run in a Ray worker, maybe on another node. Metrics get a file of their own for each start: verl's file logger
@@ -71,5 +74,5 @@ exec "$python" -u -m recipe.critique_grpo.main_critique_grpo preset="$preset" ti
   trainer.logger='[console,file]' \
   "+$environment.VERL_FILE_LOGGER_PATH='$out/metrics.$(date +%s).jsonl'" \
   "+$environment.TENSORBOARD_DIR='$out/tensorboard'" \
-  hydra.run.dir="'$out/hydra'" \
-  ${overrides[@]+"${overrides[@]}"} > >(tee -a "$out/train.log") 2>&1
+  hydra.run.dir="'$out/$( ((preflight)) && echo preflight || echo hydra)'" \
+  ${overrides[@]+"${overrides[@]}"} > >(tee -a "$out/$( ((preflight)) && echo preflight || echo train).log") 2>&1

@@ -1,11 +1,7 @@
 """Where a row of a mixed group comes from, and what became of each response of a group that was to be refined."""
 
-from collections.abc import Sequence
 from enum import Enum
 from typing import Any
-
-import torch
-from torch import Tensor
 
 #: A row's column ``origin``: sampled from the question, a refinement, or a demonstration that the data holds.
 #: ``refinement_mask`` and the like are made of it.
@@ -45,15 +41,6 @@ class GeneratorFailed(NotRefined):
     """The model that was to write the refinement did not."""
 
     outcome = Outcome.GENERATOR_FAILED
-
-
-def padded(rows: Sequence[Sequence[float] | None], width: int) -> Tensor:
-    """(rows, width) float32 of numbers of response tokens, 0 after them and where there are none."""
-    table = torch.zeros(len(rows), width)
-    for number, values in enumerate(rows):
-        if values is not None:
-            table[number, : len(values)] = torch.as_tensor(values, dtype=torch.float32)
-    return table
 
 
 def valid_tokens(row: Any) -> tuple[list[int], list[int]]:

@@ -28,7 +28,7 @@ from recipe.critique_grpo.rollout.group_stage import GroupStage, Question, Sampl
 from recipe.critique_grpo.rollout.refinement import Message, request_seed
 from recipe.critique_grpo.rollout.refiner import Refiner
 from recipe.critique_grpo.rollout.reward_watch import RewardWatch
-from recipe.critique_grpo.rollout.rows import BEHAVIOUR, EXPERT, INITIAL, ORIGIN, REFINEMENT, SLOT, padded, valid_tokens
+from recipe.critique_grpo.rollout.rows import BEHAVIOUR, EXPERT, INITIAL, ORIGIN, REFINEMENT, SLOT, valid_tokens
 from recipe.critique_grpo.rollout.sampled_group import SampledGroup
 from recipe.critique_grpo.rollout.stage_clock import StageClock
 from recipe.critique_grpo.rollout.writers import (
@@ -39,7 +39,7 @@ from recipe.critique_grpo.rollout.writers import (
     make_writer,
     unstreamed,
 )
-from recipe.critique_grpo.rollout.written import GENERATOR, demonstration_tokens, written_output
+from recipe.critique_grpo.rollout.written import GENERATOR, demonstration_tokens, padded, written_output
 from verl_ext.chat_client import Chat
 from verl_ext.console_log import warn_on_console
 from verl_ext.turnstile import Turnstile

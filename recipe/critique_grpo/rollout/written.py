@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
 
 from recipe.critique_grpo.rollout.rows import ORIGIN
@@ -75,3 +77,12 @@ def demonstration_tokens(
         return None
     token_ids = [*encode_text(text), eos_token_id]
     return token_ids if len(token_ids) <= max_tokens else None
+
+
+def padded(rows: Sequence[Sequence[float] | None], width: int) -> Tensor:
+    """(rows, width) float32 of numbers of response tokens, 0 after them and where there are none."""
+    table = torch.zeros(len(rows), width)
+    for number, values in enumerate(rows):
+        if values is not None:
+            table[number, : len(values)] = torch.as_tensor(values, dtype=torch.float32)
+    return table

@@ -21,15 +21,28 @@ def check(config: DictConfig) -> None:
         check_versions()
         options = validate(config)
         load_templates(options.critique.templates, declared_templates())
-        if options.advantage.function is not None:  # the import takes seconds
-            from recipe.critique_grpo.trainer.advantage_shaping import load_function
-
-            load_function(options.advantage.function)
+        check_functions(options)
         check_endpoints(options)
         if options.check_data:
             check_data(config)
     except ConfigError as error:
         sys.exit(f"critique_grpo: {error}")
+
+
+def check_functions(options: CritiqueGRPOConfig) -> None:
+    """Load what the options name, so that a typing error is told before a model is loaded.
+
+    Raises:
+        ConfigError: naming the option.
+    """
+    if options.advantage.function is None:
+        return
+    from verl_ext.extern_function import extern_function  # takes seconds
+
+    try:
+        extern_function(options.advantage.function)
+    except ValueError as error:
+        raise ConfigError(f"critique_grpo.advantage.function: {error}") from error
 
 
 PROBE_S = 20.0

@@ -6,12 +6,11 @@ from recipe.critique_grpo.core_algos import SHAPINGS
 from recipe.critique_grpo.critics import critic_types
 from recipe.critique_grpo.options import (
     LOSS_MODE,
-    NOTHING,
-    POLICY_GRADIENT,
     ConfigError,
     CritiqueGRPOConfig,
     from_config,
 )
+from recipe.critique_grpo.startup.validate_loss import advantage_problems, objective_problems
 from verl_ext.chat_client import is_plain_url
 
 MANAGER = "recipe.critique_grpo.rollout.manager.CritiqueRefinementManager"
@@ -41,6 +40,7 @@ def validate(config: DictConfig) -> CritiqueGRPOConfig:
             f"set actor_rollout_ref.rollout.n to {written + 1} or more, or lower critique_grpo.refinement.num."
         )
     problems += _parallel_problems(config)
+    problems += _lora_problems(config)
     if data.train_batch_size % actor.ppo_mini_batch_size:
         problems.append(
             f"data.train_batch_size ({data.train_batch_size}) is not a multiple of "
@@ -71,8 +71,8 @@ def validate(config: DictConfig) -> CritiqueGRPOConfig:
         problems += _refinement_problems(config, options)
     if options.mixes:
         problems += _mixing_problems(config)
-    problems += _objective_problems(config, options)
-    problems += _advantage_problems(config, options)
+    problems += objective_problems(config, options)
+    problems += advantage_problems(config, options)
     if problems:
         raise ConfigError("the configuration cannot work:\n" + "\n".join(f"  - {problem}" for problem in problems))
     return options
@@ -124,6 +124,17 @@ def _parallel_problems(config: DictConfig) -> list[str]:
                 f"max_response_length): raise it to at least {-(-longest // sequence)}, or lower those."
             )
     return problems
+
+
+def _lora_problems(config: DictConfig) -> list[str]:
+    """What verl refuses when it first hands LoRA's weights to the server, minutes after the start."""
+    model, rollout = config.actor_rollout_ref.model, config.actor_rollout_ref.rollout
+    if not model.get("lora_rank") or not rollout.get("layered_summon") or "dummy" not in rollout.load_format:
+        return []
+    return [
+        f"actor_rollout_ref.rollout.layered_summon is True with LoRA and rollout.load_format={rollout.load_format}, "
+        "so the server would never get the base model's weights: set rollout.load_format=safetensors."
+    ]
 
 
 def _sequence_parallel(actor: DictConfig) -> int:
@@ -240,72 +251,5 @@ def _mixing_problems(config: DictConfig) -> list[str]:
         problems.append(
             "algorithm.rollout_correction.bypass_mode is True, but it takes the rollout's log-probs for the old ones, "
             "and those of a refinement are of another prompt: set it to False (rollout_is and rollout_rs may stay)."
-        )
-    return problems
-
-
-def _objective_problems(config: DictConfig, options: CritiqueGRPOConfig) -> list[str]:
-    """What rows cannot be trained for."""
-    problems = []
-    objective = options.loss.objective
-    if options.expert.column is not None and options.judges:
-        problems.append(
-            "critique_grpo.expert.column is set, but a demonstration has no critique that could be its reward: set "
-            "critique_grpo.reward.source=rule."
-        )
-    if objective.is_policy_gradient:
-        return problems
-    own = (config.algorithm.adv_estimator, config.actor_rollout_ref.actor.policy_loss.loss_mode)
-    if own != ("critique_grpo", LOSS_MODE):
-        problems.append(
-            "critique_grpo.loss.objective is for this recipe's loss: set algorithm.adv_estimator=critique_grpo and "
-            f"actor_rollout_ref.actor.policy_loss.loss_mode={LOSS_MODE}, or leave all objectives at policy_gradient."
-        )
-    k, shown = options.refinement.num if options.refines else 0, int(options.expert.column is not None)
-    rows = {"initial": config.actor_rollout_ref.rollout.n - k - shown, "refinement": k, "expert": shown}
-    compared = {origin: rows[origin] for origin in rows if getattr(objective, origin) == POLICY_GRADIENT}
-    if sum(compared.values()) == 1:
-        alone = next(origin for origin, number in compared.items() if number)
-        problems.append(
-            f"critique_grpo.loss.objective leaves one {alone} row a group to the policy gradient, which has nothing to "
-            "be compared with, so its advantage is 0: give it the objective likelihood or none."
-        )
-    there = {"initial": True, "refinement": options.refines, "expert": options.expert.column is not None}
-    if all(getattr(objective, origin) == NOTHING for origin, present in there.items() if present):
-        present = " and ".join(origin for origin, one in there.items() if one)
-        problems.append(
-            f"critique_grpo.loss.objective leaves nothing to train: the objective of {present} rows, all that there "
-            "are, is none. Switch refinements or demonstrations on (refinement.num, expert.column), or train these."
-        )
-    return problems
-
-
-def _advantage_problems(config: DictConfig, options: CritiqueGRPOConfig) -> list[str]:
-    """Shapings of the advantage that would not be applied, or not to what they are made for."""
-    problems = []
-    actor, algorithm, objective = config.actor_rollout_ref.actor, config.algorithm, options.loss.objective
-    if options.loss.shaping == "calibrated" and options.refinement.generator == "endpoint":
-        problems.append(
-            "critique_grpo.loss.shaping=calibrated needs the log-probs that refinements were sampled with, which those "
-            "of critique_grpo.refinement.generator=endpoint do not have: choose another shaping."
-        )
-    if options.loss.shaping == "calibrated" and objective.refinement != POLICY_GRADIENT:
-        problems.append(
-            f"critique_grpo.loss.shaping=calibrated weighs a policy gradient, but loss.objective.refinement is "
-            f"{objective.refinement}: set shaping=rational, which that objective does not use."
-        )
-    ema, loss_mode = options.advantage.ema_std_decay is not None, actor.policy_loss.loss_mode
-    for name, on in (("function", options.advantage.function is not None), ("ema_std_decay", ema)):
-        if on and loss_mode != LOSS_MODE:
-            problems.append(
-                f"critique_grpo.advantage.{name} is set, but with actor_rollout_ref.actor.policy_loss.loss_mode="
-                f"{loss_mode} training is verl's own: set it to null, or loss_mode={LOSS_MODE}."
-            )
-    centred = algorithm.adv_estimator == "critique_grpo" and not algorithm.norm_adv_by_std_in_grpo
-    if ema and not (centred and objective.is_policy_gradient):
-        problems.append(
-            "critique_grpo.advantage.ema_std_decay takes the place of the group's standard deviation: set "
-            "algorithm.adv_estimator=critique_grpo, algorithm.norm_adv_by_std_in_grpo=false and all of "
-            "critique_grpo.loss.objective to policy_gradient, or leave it at null."
         )
     return problems

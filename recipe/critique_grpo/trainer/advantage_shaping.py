@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from verl import DataProto
-from verl.utils.import_utils import load_extern_object
 
-from recipe.critique_grpo.options import ConfigError, CritiqueGRPOConfig
+from recipe.critique_grpo.options import CritiqueGRPOConfig
 from recipe.critique_grpo.rollout.rows import BEHAVIOUR, ORIGIN
 from recipe.critique_grpo.trainer.ema_std import EmaStd
+from verl_ext.extern_function import extern_function
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class AdvantageShaping:
         advantage = options.advantage
         decay = advantage.ema_std_decay
         self.ema_std = None if decay is None else EmaStd(decay, advantage.ema_std_guard)
-        self.function = None if advantage.function is None else load_function(advantage.function)
+        self.function = None if advantage.function is None else extern_function(advantage.function)
 
     def __call__(self, batch: DataProto) -> dict[str, float]:
         """Set the batch's ``advantages`` anew; returns metrics. With every option off the batch is left alone."""
@@ -117,25 +117,6 @@ def calibration_metrics(rows: StepRows, weights: Tensor, most: float) -> dict[st
         "critique_grpo/calibration_mean": chosen.mean().item(),
         "critique_grpo/calibration_capped": (chosen >= most).float().mean().item(),
     }
-
-
-def load_function(name: str) -> AdvantageFunction:
-    """``critique_grpo.advantage.function``: ``/path/to/file.py:function`` or ``pkg://package.module:function``.
-
-    Raises:
-        ConfigError: there is no such function.
-    """
-    path, _, function = name.rpartition(":")
-    try:
-        found = load_extern_object(path, function)
-    except Exception as error:  # whatever the user's file raises while it is imported
-        raise ConfigError(
-            f"critique_grpo.advantage.function is {name}, which cannot be loaded ({error!r}): name it as "
-            "/path/to/file.py:function or pkg://package.module:function."
-        ) from error
-    if not callable(found):
-        raise ConfigError(f"critique_grpo.advantage.function is {name}, which is no function.")
-    return found
 
 
 def checked(advantages: Tensor, rows: StepRows) -> Tensor:

@@ -12,13 +12,12 @@ from torch import Tensor
 from verl import DataProto
 
 from recipe.critique_grpo.core_algos import compute_shaped_token_loss
-from recipe.critique_grpo.options import AdvantageConfig, ConfigError, CritiqueGRPOConfig, LossConfig
+from recipe.critique_grpo.options import AdvantageConfig, CritiqueGRPOConfig, LossConfig
 from recipe.critique_grpo.trainer.advantage_shaping import (
     AdvantageShaping,
     StepRows,
     calibration,
     checked,
-    load_function,
     needs_old_log_probs,
     step_rows,
 )
@@ -212,14 +211,6 @@ def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:
     told = 1 - (given.old_log_probs - given.behaviour_log_probs).exp()  # type: ignore[operator]
     wanted = torch.where(given.refinement_mask.unsqueeze(-1), told.clamp(min=0), 1.0) * given.advantages
     assert torch.allclose(data.batch["advantages"], wanted) and not torch.equal(wanted, given.advantages)
-
-
-@pytest.mark.parametrize("name", ["nowhere.py:f", "my.py:missing", "my.py", "my.py:number"])
-def test_a_function_that_is_none_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("my.py").write_text("number = 3")
-    with pytest.raises(ConfigError, match=f"advantage.function is {name}"):
-        load_function(name)
 
 
 def test_what_a_function_returns_is_checked() -> None:

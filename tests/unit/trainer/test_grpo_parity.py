@@ -26,6 +26,7 @@ RECIPE = {
     "trainer.logger": ["console"],
     "trainer.max_actor_ckpt_to_keep": 3,
     "trainer.keep_best": None,  # this recipe's own
+    "preflight": False,  # and this
     "trainer.project_name": "critique_grpo",
     "reward.custom_reward_function.path": "pkg://recipe.critique_grpo.reward",
     "actor_rollout_ref.rollout.calculate_log_probs": False,

@@ -1,0 +1,72 @@
+"""Start-up check of what rows are trained for, and of what changes their advantages."""
+
+from omegaconf import DictConfig
+
+from recipe.critique_grpo.options import LOSS_MODE, NOTHING, POLICY_GRADIENT, CritiqueGRPOConfig
+
+
+def objective_problems(config: DictConfig, options: CritiqueGRPOConfig) -> list[str]:
+    """What rows cannot be trained for."""
+    problems = []
+    objective = options.loss.objective
+    if options.expert.column is not None and options.judges:
+        problems.append(
+            "critique_grpo.expert.column is set, but a demonstration has no critique that could be its reward: set "
+            "critique_grpo.reward.source=rule."
+        )
+    if objective.is_policy_gradient:
+        return problems
+    own = (config.algorithm.adv_estimator, config.actor_rollout_ref.actor.policy_loss.loss_mode)
+    if own != ("critique_grpo", LOSS_MODE):
+        problems.append(
+            "critique_grpo.loss.objective is for this recipe's loss: set algorithm.adv_estimator=critique_grpo and "
+            f"actor_rollout_ref.actor.policy_loss.loss_mode={LOSS_MODE}, or leave all objectives at policy_gradient."
+        )
+    k, shown = options.refinement.num if options.refines else 0, int(options.expert.column is not None)
+    rows = {"initial": config.actor_rollout_ref.rollout.n - k - shown, "refinement": k, "expert": shown}
+    compared = {origin: rows[origin] for origin in rows if getattr(objective, origin) == POLICY_GRADIENT}
+    if sum(compared.values()) == 1:
+        alone = next(origin for origin, number in compared.items() if number)
+        problems.append(
+            f"critique_grpo.loss.objective leaves one {alone} row a group to the policy gradient, which has nothing to "
+            "be compared with, so its advantage is 0: give it the objective likelihood or none."
+        )
+    there = {"initial": True, "refinement": options.refines, "expert": options.expert.column is not None}
+    if all(getattr(objective, origin) == NOTHING for origin, present in there.items() if present):
+        present = " and ".join(origin for origin, one in there.items() if one)
+        problems.append(
+            f"critique_grpo.loss.objective leaves nothing to train: the objective of {present} rows, all that there "
+            "are, is none. Switch refinements or demonstrations on (refinement.num, expert.column), or train these."
+        )
+    return problems
+
+
+def advantage_problems(config: DictConfig, options: CritiqueGRPOConfig) -> list[str]:
+    """Shapings of the advantage that would not be applied, or not to what they are made for."""
+    problems = []
+    actor, algorithm, objective = config.actor_rollout_ref.actor, config.algorithm, options.loss.objective
+    if options.loss.shaping == "calibrated" and options.refinement.generator == "endpoint":
+        problems.append(
+            "critique_grpo.loss.shaping=calibrated needs the log-probs that refinements were sampled with, which those "
+            "of critique_grpo.refinement.generator=endpoint do not have: choose another shaping."
+        )
+    if options.loss.shaping == "calibrated" and objective.refinement != POLICY_GRADIENT:
+        problems.append(
+            f"critique_grpo.loss.shaping=calibrated weighs a policy gradient, but loss.objective.refinement is "
+            f"{objective.refinement}: set shaping=rational, which that objective does not use."
+        )
+    ema, loss_mode = options.advantage.ema_std_decay is not None, actor.policy_loss.loss_mode
+    for name, on in (("function", options.advantage.function is not None), ("ema_std_decay", ema)):
+        if on and loss_mode != LOSS_MODE:
+            problems.append(
+                f"critique_grpo.advantage.{name} is set, but with actor_rollout_ref.actor.policy_loss.loss_mode="
+                f"{loss_mode} training is verl's own: set it to null, or loss_mode={LOSS_MODE}."
+            )
+    centred = algorithm.adv_estimator == "critique_grpo" and not algorithm.norm_adv_by_std_in_grpo
+    if ema and not (centred and objective.is_policy_gradient):
+        problems.append(
+            "critique_grpo.advantage.ema_std_decay takes the place of the group's standard deviation: set "
+            "algorithm.adv_estimator=critique_grpo, algorithm.norm_adv_by_std_in_grpo=false and all of "
+            "critique_grpo.loss.objective to policy_gradient, or leave it at null."
+        )
+    return problems
