@@ -6,7 +6,7 @@ from typing import Any
 
 from recipe.critique_grpo import reward
 
-LUCKY = ("peers", "group", "imitating")
+LUCKY = ("peers", "group", "imitating", "plain", "fresh", "told", "calibrated", "running", "mine", "challenge")
 
 
 def compute_score(
