@@ -61,7 +61,7 @@ def test_the_actor_takes_the_memory_that_was_estimated(
         f"data.val_files={problems}/val.parquet",
         "data.train_batch_size=4",
         "data.max_prompt_length=72",
-        "data.max_response_length=32",
+        "data.max_response_length=8",
         "critique_grpo.refinement.max_prompt_length=320",
         "critique_grpo.skip.zero_advantage=never",  # a random model has no advantages, and is to be computed
         f"actor_rollout_ref.model.path={tmp_path}/model",
@@ -69,7 +69,9 @@ def test_the_actor_takes_the_memory_that_was_estimated(
         "actor_rollout_ref.actor.use_dynamic_bsz=true",
         "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=4096",
         "actor_rollout_ref.rollout.max_model_len=384",
-        "trainer.total_training_steps=2",  # Adam's moments come with the first
+        "critique_grpo.refinement.num=0",
+        "actor_rollout_ref.actor.ppo_epochs=2",  # Adam's moments come with the first
+        "trainer.total_training_steps=1",
         "trainer.val_before_train=false",
         "trainer.save_freq=-1",
         "trainer.test_freq=-1",

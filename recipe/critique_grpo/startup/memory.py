@@ -17,7 +17,7 @@ GIB = 1024**3
 FP32, BF16 = 4, 2
 ADAM = 2 * FP32
 """Bytes a trained parameter: two moments, which verl keeps in fp32, as it does the weights that are trained."""
-LOGITS = {"cuda": 4 * FP32, "cpu": 4 * FP32}
+LOGITS = 4 * FP32
 """Bytes a logit at the peak, in the loss: the logit, its log-softmax, what the entropy needs, and their gradients."""
 PROCESS = {"cuda": 1.5 * GIB, "cpu": 0.75 * GIB}
 """What a rank has before there is a model: the CUDA context and NCCL's buffers; the imports of torch and verl."""
@@ -98,8 +98,13 @@ def estimate(config: DictConfig, device_bytes: float | None) -> Estimate:
         "Adam": 0.0 if fsdp.optimizer_offload else adam,
         "gathered weights": gathered,
         "activations": saved,
-        "logits": LOGITS[device] * size.vocabulary * with_logits,
+        "logits": LOGITS * size.vocabulary * with_logits,
     }
+    if device == "cpu":
+        # Loading and each weight sync take a copy of the weights, and glibc gives nothing back (scripts/cpu_env.sh):
+        # activations and logits go where those were, as far as they fit.
+        left = 2 * FP32 * size.parameters - update.parts["activations"] - update.parts["logits"]
+        update.parts["kept by the heap"] = max(0.0, left)
     step = Stage("optimizer step")
     step.parts = process | {"weights": weights, "gradients": gradients, "Adam": adam}
     if device == "cuda":  # torch's Adam of many tensors at a time

@@ -178,8 +178,8 @@ def ray_cpus(config: DictConfig) -> Iterable[str]:
 
 
 def needed_cpus(config: DictConfig) -> int:
-    """verl places 3 beside each GPU; agent-loop and reward workers, servers, their balancer and the runner are actors
-    of one each."""
+    """verl places 3 beside each GPU; agent-loop and reward workers and servers are actors of one each, and four more
+    (the runner, the servers' balancer ...). 8 have been seen to wait for ever where this says 10, and 10 to do."""
     rollout, gpus_a_node = config.actor_rollout_ref.rollout, config.trainer.n_gpus_per_node
     servers = max(1, gpus_a_node // rollout.tensor_model_parallel_size)
     return int(3 * gpus_a_node + servers + rollout.agent.num_workers + config.reward.num_workers + 4)
