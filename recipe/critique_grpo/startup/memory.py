@@ -94,7 +94,8 @@ def estimate(config: DictConfig, device_bytes: float | None) -> Estimate:
     update = Stage("update")
     update.parts = process | {
         "weights": weights,
-        "gradients": gradients + FP32 * size.root * (size.trained == size.parameters),
+        # Those of the embeddings are there as a whole too: of input, of output, and as FSDP reduces them.
+        "gradients": gradients + (2 * compute + FP32) * size.root * (size.trained == size.parameters),
         "Adam": 0.0 if fsdp.optimizer_offload else adam,
         "gathered weights": gathered,
         "activations": saved,
