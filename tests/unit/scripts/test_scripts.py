@@ -66,6 +66,15 @@ def test_training_is_started_with_absolute_paths(train: Script, tmp_path: Path) 
     assert given[-1] == "offline=1"
 
 
+@pytest.mark.parametrize("flag", ["--preflight", "preflight=true"])
+def test_a_preflight_is_no_start_of_a_run(train: Script, tmp_path: Path, flag: str) -> None:
+    assert train("OUT=run", flag, "data.seed=3").returncode == 0
+    given = calls(tmp_path)
+    assert "preflight=true" in given and "data.seed=3" in given and "--preflight" not in given
+    assert f"hydra.run.dir='{tmp_path}/run/preflight'" in given
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"preflight.log"}, "no settings, no train.log"
+
+
 def test_a_hub_id_may_be_downloaded_without_a_gpu(train: Script, tmp_path: Path) -> None:
     assert train("MODEL=org/model", "OUT=run").returncode == 0
     assert "actor_rollout_ref.model.path='org/model'" in calls(tmp_path) and calls(tmp_path)[-1] == "offline=0"
