@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+CALIBRATED = "calibrated"  # the shaping that is a weight on advantages
 LOSS_MODE = "critique_grpo"  # name of the shaped loss in verl's registry
 FALLBACKS = ("indicative", "indicative_gt", "skip")
 TRIGGERS = ("all_failed", "some_failed", "always", "never")
@@ -172,10 +173,14 @@ class CritiqueGRPOConfig:
         return self.reward.source == "critique"
 
     @property
+    def reads_log_probs(self) -> bool:
+        """Whether a shaping of the advantages reads log-probs, so that the pass for old ones cannot be left out."""
+        return self.loss.shaping == CALIBRATED or self.advantage.function is not None
+
+    @property
     def keeps_log_probs(self) -> bool:
         """Whether the log-probs that a refinement was sampled with are kept; another model's are not known."""
-        wanted = self.loss.shaping == "calibrated" or self.advantage.function is not None
-        return wanted and self.refinement.generator == "policy"
+        return self.reads_log_probs and self.refinement.generator == "policy"
 
     @property
     def mixes(self) -> bool:

@@ -13,6 +13,8 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from recipe.critique_grpo.startup.validate import sequence_parallel
+
 GIB = 1024**3
 FP32, BF16 = 4, 2
 ADAM = 2 * FP32
@@ -133,7 +135,7 @@ def micro_batch_tokens(config: DictConfig) -> tuple[int, int]:
     """Tokens of the largest micro-batch on a rank, and of how many of them there are logits."""
     actor, rollout, data = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.data
     row = data.max_prompt_length + data.max_response_length
-    sequence = max(1, actor.fsdp_config.get("ulysses_sequence_parallel_size") or 1)
+    sequence = sequence_parallel(actor)
     world = config.trainer.n_gpus_per_node * config.trainer.nnodes
     rows = -(-actor.ppo_mini_batch_size * rollout.n * sequence // world)
     if actor.use_dynamic_bsz:

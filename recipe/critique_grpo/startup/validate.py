@@ -83,7 +83,7 @@ def _parallel_problems(config: DictConfig) -> list[str]:
     problems = []
     rollout, actor = config.actor_rollout_ref.rollout, config.actor_rollout_ref.actor
     world = config.trainer.n_gpus_per_node * config.trainer.nnodes
-    sequence = _sequence_parallel(actor)
+    sequence = sequence_parallel(actor)
     shards = rollout.tensor_model_parallel_size * rollout.pipeline_model_parallel_size * rollout.data_parallel_size
     if world % shards:
         problems.append(
@@ -137,7 +137,7 @@ def _lora_problems(config: DictConfig) -> list[str]:
     ]
 
 
-def _sequence_parallel(actor: DictConfig) -> int:
+def sequence_parallel(actor: DictConfig) -> int:
     """Ranks that share the tokens of a row; verl has two options for it, the older one deprecated."""
     return max(
         actor.get("ulysses_sequence_parallel_size") or 1,

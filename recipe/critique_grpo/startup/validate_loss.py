@@ -2,7 +2,7 @@
 
 from omegaconf import DictConfig
 
-from recipe.critique_grpo.options import LOSS_MODE, NOTHING, POLICY_GRADIENT, CritiqueGRPOConfig
+from recipe.critique_grpo.options import CALIBRATED, LOSS_MODE, NOTHING, POLICY_GRADIENT, CritiqueGRPOConfig
 
 
 def objective_problems(config: DictConfig, options: CritiqueGRPOConfig) -> list[str]:
@@ -45,12 +45,12 @@ def advantage_problems(config: DictConfig, options: CritiqueGRPOConfig) -> list[
     """Shapings of the advantage that would not be applied, or not to what they are made for."""
     problems = []
     actor, algorithm, objective = config.actor_rollout_ref.actor, config.algorithm, options.loss.objective
-    if options.loss.shaping == "calibrated" and options.refinement.generator == "endpoint":
+    if options.loss.shaping == CALIBRATED and options.refinement.generator == "endpoint":
         problems.append(
             "critique_grpo.loss.shaping=calibrated needs the log-probs that refinements were sampled with, which those "
             "of critique_grpo.refinement.generator=endpoint do not have: choose another shaping."
         )
-    if options.loss.shaping == "calibrated" and objective.refinement != POLICY_GRADIENT:
+    if options.loss.shaping == CALIBRATED and objective.refinement != POLICY_GRADIENT:
         problems.append(
             f"critique_grpo.loss.shaping=calibrated weighs a policy gradient, but loss.objective.refinement is "
             f"{objective.refinement}: set shaping=rational, which that objective does not use."

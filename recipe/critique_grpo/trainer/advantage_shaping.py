@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from verl import DataProto
 
-from recipe.critique_grpo.options import CritiqueGRPOConfig
+from recipe.critique_grpo.options import CALIBRATED, CritiqueGRPOConfig
 from recipe.critique_grpo.rollout.rows import BEHAVIOUR, ORIGIN
 from recipe.critique_grpo.trainer.ema_std import EmaStd
 from verl_ext.extern_function import extern_function
@@ -75,9 +75,6 @@ class AdvantageShaping:
         return metrics
 
 
-CALIBRATED = "calibrated"
-
-
 def step_rows(batch: DataProto) -> StepRows:
     """The rows of a batch after the advantages have been estimated."""
     tensors, columns = batch.batch, batch.non_tensor_batch
@@ -132,8 +129,3 @@ def checked(advantages: Tensor, rows: StepRows) -> Tensor:
     if not torch.isfinite(advantages[rows.response_mask.bool()]).all():
         raise ValueError("critique_grpo.advantage.function returned advantages that are not finite")
     return torch.where(rows.response_mask.bool(), advantages, 0.0)
-
-
-def needs_old_log_probs(options: CritiqueGRPOConfig) -> bool:
-    """Whether a shaping reads them, so that their pass cannot be left out."""
-    return options.loss.shaping == CALIBRATED or options.advantage.function is not None

@@ -20,7 +20,7 @@ from recipe.critique_grpo.report.metrics import accuracy as validation_accuracy
 from recipe.critique_grpo.reward import FLAGS
 from recipe.critique_grpo.rollout.records import GroupRecord, dump_rollout, rollout_metrics
 from recipe.critique_grpo.rollout.stage_clock import stage_metrics
-from recipe.critique_grpo.trainer.advantage_shaping import AdvantageShaping, needs_old_log_probs
+from recipe.critique_grpo.trainer.advantage_shaping import AdvantageShaping
 from recipe.critique_grpo.trainer.best_checkpoint import BestCheckpoint
 from recipe.critique_grpo.trainer.ending import finished
 from recipe.critique_grpo.trainer.learnability import learnability
@@ -57,7 +57,7 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
         self.options = from_config(self.config)
         self.shaped = self.config.actor_rollout_ref.actor.policy_loss.loss_mode == LOSS_MODE
         skip = self.options.skip
-        read = self.options.dump_log_probs or needs_old_log_probs(self.options)
+        read = self.options.dump_log_probs or self.options.reads_log_probs
         spared = skip.old_log_prob == "auto" and not read
         self.on_policy = self.shaped and spared and old_log_probs_are_needless(self.config)
         self.drops_rows = (

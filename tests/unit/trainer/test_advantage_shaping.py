@@ -18,7 +18,6 @@ from recipe.critique_grpo.trainer.advantage_shaping import (
     StepRows,
     calibration,
     checked,
-    needs_old_log_probs,
     step_rows,
 )
 from recipe.critique_grpo.trainer.ema_std import EmaStd
@@ -69,8 +68,8 @@ def test_with_every_option_off_the_batch_is_left_alone() -> None:
     before = data.batch["advantages"]
     assert AdvantageShaping(options())(data) == {}
     assert data.batch["advantages"] is before
-    assert not needs_old_log_probs(options()) and not needs_old_log_probs(options(ema_std_decay=0.9))
-    assert needs_old_log_probs(options("calibrated")) and needs_old_log_probs(options(function="a.py:b"))
+    assert not options().reads_log_probs and not options(ema_std_decay=0.9).reads_log_probs
+    assert options("calibrated").reads_log_probs and options(function="a.py:b").reads_log_probs
 
 
 # --- calibration ----------------------------------------------------------------------------------------------------
