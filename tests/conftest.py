@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ("e2e.in_turn",)
 REPO = Path(__file__).resolve().parents[1]
 
 

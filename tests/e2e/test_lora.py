@@ -2,13 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from conftest import REPO, run_logged
 from test_training import TRAIN, lines
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from recipe.critique_grpo.report.__main__ import main as report
 
@@ -62,18 +62,57 @@ def test_the_export_of_a_lora_run_answers_as_the_policy_does(
     run_logged(
         ["bash", "scripts/export.sh", str(tmp_path), str(model)], tmp_path / "export.log", environment, timeout=120
     )
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    validated = [json.loads(line) for line in (tmp_path / "validated" / "2.jsonl").read_text().splitlines()]
-    base = next(override.split("=", 1)[1] for override in overrides if "model.path=" in override)
-    # An export is bf16, the policy was fp32: of two tokens that are nearly as likely it may prefer the other one.
-    assert max(behind(model, tokenizer, row) for row in validated) < 0.05
-    assert min(behind(Path(base), tokenizer, row) for row in validated) > 0.5, "the base model answers otherwise"
+    answers = validated(
+        AutoTokenizer.from_pretrained(model), value(overrides, "data.val_files"), tmp_path / "validated"
+    )
+    policy = trained_policy(model, tmp_path / "checkpoints" / "global_step_2" / "actor")
+    assert max(behind(policy, *one) for one in answers) < 1e-3, "the rollout answers as what was saved"
+    base = loaded(value(overrides, "actor_rollout_ref.model.path"))
+    assert min(behind(base, *one) for one in answers) > 0.5, "the base model answers otherwise"
+    # An export is bf16, of base and adapter alike, the policy fp32: of two nearly equal tokens it may prefer the other.
+    for name, exported in loaded(model).state_dict().items():
+        torch.testing.assert_close(exported, policy.state_dict()[name], rtol=2**-7, atol=2e-4, msg=name)
 
 
-def behind(model: Path, tokenizer: AutoTokenizer, row: dict[str, Any]) -> float:
+def value(overrides: list[str], option: str) -> str:
+    return next(one.split("=", 1)[1] for one in overrides if one.startswith(f"{option}="))
+
+
+def validated(tokenizer: AutoTokenizer, data: str, folder: Path) -> list[tuple[list[int], list[int]]]:
+    """Tokens of the questions and of the greedy answers. verl writes both without their special tokens."""
+    found = []
+    for row, told in zip(pd.read_parquet(data)["prompt"], lines(folder / "2.jsonl"), strict=True):
+        prompt = tokenizer.apply_chat_template(list(row), add_generation_prompt=True, return_dict=False)
+        assert tokenizer.decode(prompt, skip_special_tokens=True) == told["input"]
+        found.append((prompt, tokenizer.encode(told["output"], add_special_tokens=False)))
+    return found
+
+
+def loaded(model: str | Path) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+
+
+def trained_policy(form: Path, actor: Path) -> PreTrainedModel:
+    """The fp32 policy of a checkpoint: each base weight with its adapter, ``W + B A alpha / r``."""
+    saved = torch.load(actor / "model_world_size_1_rank_0.pt", weights_only=False)
+    saved = {name.removeprefix("base_model.model."): weight.full_tensor() for name, weight in saved.items()}
+    lora = json.loads((actor / "lora_train_meta.json").read_text())
+    weights = {}
+    for name, weight in saved.items():
+        if name.endswith(".base_layer.weight"):
+            layer = name.removesuffix(".base_layer.weight")
+            delta = saved[f"{layer}.lora_B.default.weight"] @ saved[f"{layer}.lora_A.default.weight"]
+            assert delta.any(), "both have learned"
+            weights[f"{layer}.weight"] = weight + delta * lora["lora_alpha"] / lora["r"]
+        elif ".lora_" not in name:
+            weights[name] = weight
+    policy = loaded(form)
+    policy.load_state_dict(weights)
+    return policy
+
+
+def behind(policy: PreTrainedModel, prompt: list[int], answer: list[int]) -> float:
     """How far a greedy answer's tokens are from this model's own choices at most, in logits."""
-    policy = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    prompt, answer = (tokenizer.encode(row[part], add_special_tokens=False) for part in ("input", "output"))
     with torch.no_grad():
         logits = policy(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
     chosen = logits.gather(1, torch.tensor(answer).unsqueeze(1)).squeeze(1)
