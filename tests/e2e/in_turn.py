@@ -25,8 +25,9 @@ STEPS, GROUPS, N = 2, 6, 4
 FAULTS = (
     "incorrect,429:0.05,incorrect,500,huge,correct,noverdict,incorrect,hang,empty,garbage,incorrect,drop,incorrect,half"
 )
-#: SmolLM2 gives no verdict of its own accord, let alone a random model. vLLM holds their critiques to this form.
+#: SmolLM2 gives no verdict of its own accord, let alone a random model. vLLM holds their critiques to these forms.
 FORM = r"[A-Za-z0-9 .,=+-]{10,30}\n\nVerdict: (correct|incorrect)"
+OWN_FORM = r"[a-z]{1,3}\nVerdict: (correct|incorrect)"  # within 16 tokens, as a row has
 KEY = "sk-" + "0f1e2d3c" * 4  # nobody's
 #: A user's function of the advantages.
 MINE = """
@@ -34,7 +35,8 @@ def without_refinements(rows):
     assert rows.behaviour_log_probs is not None
     return rows.advantages * ~rows.refinement_mask.unsqueeze(-1)
 """
-ALWAYS = {"trigger": "always"}
+ALWAYS: dict[str, Any] = {"trigger": "always"}
+OWN_CRITIC = {"type": "self", "reference": False, "fallback": "indicative", "failure_budget": 1.0, "max_tokens": 16}
 FRESH: dict[str, Any] = {"critique": {"type": "retry"}, "refinement": {**ALWAYS, "show_response": False}}
 TOLD: dict[str, Any] = {"critique": {"type": "indicative_gt"}, "refinement": ALWAYS}
 FAMILY: dict[str, Any] = {
@@ -42,6 +44,12 @@ FAMILY: dict[str, Any] = {
     "fresh": {**FRESH, "loss": {"shaping": "calibrated"}},
     "told": {**TOLD, "loss": {"shaping": "none"}},
     "calibrated": {**TOLD, "loss": {"shaping": "calibrated"}},
+    "critic": {"critique": OWN_CRITIC, "refinement": ALWAYS, "roles": {"critic": {"rows": 2, "reward": "utility"}}},
+    "refiner": {
+        "critique": {"type": "challenge"},
+        "refinement": {**ALWAYS, "num": 0},
+        "roles": {"refiner": {"rows": 2, "reward": "transition"}},
+    },
     "running": {"critique": {"type": "challenge"}, "refinement": ALWAYS, "advantage": {"ema_std_decay": 0.9}},
 }
 
@@ -162,8 +170,9 @@ def runs(
         (folder / "runs.json").write_text(json.dumps(settings))
         command = [sys.executable, str(TESTS / "e2e" / "train_in_turn.py"), str(folder / "runs.json"), str(folder)]
         command += [
-            FORM,
+            OWN_FORM,
             *overrides,
+            "data.max_prompt_length=256",  # that of a critic or refiner holds a response
             f"data.train_files={folder}/train.parquet",
             f"trainer.total_training_steps={STEPS}",
             "trainer.logger=[file]",

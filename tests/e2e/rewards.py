@@ -6,7 +6,7 @@ from typing import Any
 
 from recipe.critique_grpo import reward
 
-LUCKY = ("peers", "group", "imitating", "plain", "fresh", "told", "calibrated", "running", "mine")
+LUCKY = ("peers", "group", "imitating", "plain", "fresh", "told", "calibrated", "critic", "refiner", "running", "mine")
 
 
 def compute_score(

@@ -14,6 +14,7 @@ from recipe.critique_grpo.startup.validate import validate
 
 RECIPE = Path(__file__).parents[2] / "recipe/critique_grpo"
 PRESETS = ["default", "paper", "released", "grpo"]
+FAMILY = ["icrl", "ditto", "recrit"]
 BASELINES = ["dr_grpo", "luffy", "sft", "raft", "refinement_ft", "citl_ft"]
 
 

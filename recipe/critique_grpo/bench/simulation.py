@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 from recipe.critique_grpo.bench.designs import Design
 from recipe.critique_grpo.bench.workload import Request, Workload
 from recipe.critique_grpo.critics import Critic, Critique, Subject
-from recipe.critique_grpo.rollout.group_stage import GroupStage, Question, Sample
+from recipe.critique_grpo.rollout.group_stage import GroupStage
+from recipe.critique_grpo.rollout.sample import Question, Sample
 from recipe.critique_grpo.rollout.stage_clock import StageClock
 
 T = TypeVar("T")

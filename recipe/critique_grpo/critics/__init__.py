@@ -8,12 +8,12 @@ needs to know. Then document it: one line in docs/customise.md, which has an exa
 import importlib
 import pkgutil
 
-from recipe.critique_grpo.critics.protocol import Critic, Critique, Sibling, Subject
+from recipe.critique_grpo.critics.protocol import Critic, Critique, OwnWords, Sibling, Subject
 from recipe.critique_grpo.options import ConfigError, CritiqueGRPOConfig
 from recipe.critique_grpo.prompts import REQUESTS, Template, Templates
 from verl_ext.chat_client import Chat
 
-__all__ = ["Critic", "Critique", "Sibling", "Subject", "critic_types", "declared_templates", "make_critic"]
+__all__ = ["Critic", "Critique", "OwnWords", "Sibling", "Subject", "critic_types", "declared_templates", "make_critic"]
 
 
 def critic_types() -> dict[str, type[Critic]]:

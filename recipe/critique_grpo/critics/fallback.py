@@ -7,7 +7,7 @@ from recipe.critique_grpo.critics.indicative import (
     indicative_gt_text,
     indicative_text,
 )
-from recipe.critique_grpo.critics.protocol import Critique, Subject
+from recipe.critique_grpo.critics.protocol import Critique, OwnWords, Subject
 from recipe.critique_grpo.options import CritiqueConfig
 from recipe.critique_grpo.prompts import Templates
 
@@ -27,13 +27,23 @@ class Fallbacks:
         self.templates = templates
         self.budget = FailureBudget(options.failure_budget, "critiques were fallbacks", advice)
 
-    def stand_in(self, subject: Subject, happened: str, reason: str, *, error: bool = False, **counts: int) -> Critique:
+    def stand_in(
+        self,
+        subject: Subject,
+        happened: str,
+        reason: str,
+        *,
+        error: bool = False,
+        own: OwnWords | None = None,
+        **counts: int,
+    ) -> Critique:
         """The fallback's critique of a response.
 
         Args:
             happened: one of a few phrases, for the budget.
             reason: the whole story, for the dump.
             error: nobody could be asked.
+            own: what the policy said instead.
             counts: ``retries``, ``resent``, ``tokens`` of the critique.
 
         Raises:
@@ -48,4 +58,4 @@ class Fallbacks:
         elif self.kind == "indicative_gt":
             text = indicative_gt_text(self.templates, subject, correct)
         verdict = False if subject.correct is None else None
-        return Critique(text, verdict, valid=False, error=error, reason=reason, **counts)
+        return Critique(text, verdict, valid=False, error=error, reason=reason, own=own, **counts)

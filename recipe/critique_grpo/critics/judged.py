@@ -7,7 +7,7 @@ and the reward comes from the rule. So the rule stands and the judge is asked ag
 """
 
 from recipe.critique_grpo.critics.fallback import FALLBACK_WORDING, Fallbacks
-from recipe.critique_grpo.critics.protocol import Critic, Critique, Subject
+from recipe.critique_grpo.critics.protocol import Critic, Critique, OwnWords, PolicyReply, Subject
 from recipe.critique_grpo.critics.verdict import final_text, parse_verdict
 from recipe.critique_grpo.options import CritiqueGRPOConfig
 from recipe.critique_grpo.prompts import Template, Templates
@@ -69,7 +69,7 @@ class JudgedCritic(Critic):
         assert self.chat is not None  # Critic has seen to that
         settings = self.options.critique
         messages = [{"role": "user", "content": self._request(subject)}]
-        tokens, resent, reason = 0, 0, ""
+        tokens, resent, reason, own = 0, 0, "", None
         for attempt in range(settings.attempts):
             try:
                 reply = await self.chat(
@@ -88,11 +88,14 @@ class JudgedCritic(Critic):
             tokens += reply.tokens
             resent += reply.retries
             text, verdict, reason = self._judgement(reply, subject.correct)
+            own = own_words(reply)
             if not reason:
                 self.fallbacks.budget.passed()
-                return Critique(text, verdict, retries=attempt, resent=resent, tokens=tokens)
+                return Critique(text, verdict, retries=attempt, resent=resent, tokens=tokens, own=own)
         happened, retries = "it gave no usable verdict", settings.attempts - 1
-        return self.fallbacks.stand_in(subject, happened, reason, retries=retries, resent=resent, tokens=tokens)
+        return self.fallbacks.stand_in(
+            subject, happened, reason, own=own, retries=retries, resent=resent, tokens=tokens
+        )
 
     def _request(self, subject: Subject) -> str:
         question, response = subject.question, subject.response
@@ -127,6 +130,14 @@ class SelfCritic(JudgedCritic):
     """The judge is the policy that is being trained."""
 
     asks = "policy"
+
+
+def own_words(reply: Reply) -> OwnWords | None:
+    """A reply of the policy's as it is trained, with whatever verdict it ends in; None of another model."""
+    if not isinstance(reply, PolicyReply):
+        return None
+    text = final_text(reply.text)
+    return OwnWords(reply.prompt_ids, reply.token_ids, None if text is None else parse_verdict(text))
 
 
 def attempt_seed(seed: int, attempt: int) -> int:

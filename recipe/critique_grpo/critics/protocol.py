@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from recipe.critique_grpo.options import CritiqueGRPOConfig
 from recipe.critique_grpo.prompts import Template, Templates
-from verl_ext.chat_client import Chat
+from verl_ext.chat_client import Chat, Reply
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,23 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class PolicyReply(Reply):
+    """A reply of the policy that is being trained, with the token ids of the prompt and of the reply as sampled."""
+
+    prompt_ids: tuple[int, ...] = ()
+    token_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class OwnWords:
+    """What the policy itself has said in a role: token ids of the prompt, and of the text as it was sampled."""
+
+    prompt_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    verdict: bool | None = None  # of a critique, if it ends in one
+
+
+@dataclass(frozen=True)
 class Critique:
     """What is said of one response."""
 
@@ -43,6 +60,7 @@ class Critique:
     tokens: int = 0  # completion tokens of the judge, all attempts; a reply from the cache counts as when it was new
     error: bool = False  # the judge could not be asked (as opposed to: gave no usable verdict)
     reason: str = ""  # of a fallback: why the judge's last answer could not be used, with the end of it where it helps
+    own: OwnWords | None = None  # the policy's last attempt, whether it could be used or not; None of other critics
 
 
 class Critic(ABC):

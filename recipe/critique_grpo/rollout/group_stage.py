@@ -7,13 +7,13 @@ trigger "always" no response waits for another one of its group, unless the crit
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Generic
 
 from recipe.critique_grpo.critics import Critic, Critique, Sibling, Subject
 from recipe.critique_grpo.options import CritiqueGRPOConfig
 from recipe.critique_grpo.reward import is_correct
-from recipe.critique_grpo.rollout.records import GroupRecord, RefinementRecord, ResponseRecord
+from recipe.critique_grpo.rollout.records import GroupRecord, RefinementRecord, ResponseRecord, RoleRecord
 from recipe.critique_grpo.rollout.refinement import (
     group_rng,
     request_seed,
@@ -21,58 +21,15 @@ from recipe.critique_grpo.rollout.refinement import (
     should_refine,
     should_refine_response,
 )
-from recipe.critique_grpo.rollout.rows import INITIAL, NotRefined, Outcome
+from recipe.critique_grpo.rollout.roles import Longest, RoleText, chosen_texts, role_texts
+from recipe.critique_grpo.rollout.rows import NotRefined, Outcome
+from recipe.critique_grpo.rollout.sample import Question, Row, Sample
 from recipe.critique_grpo.rollout.stage_clock import StageClock
-
-Row = TypeVar("Row")
-
-
-@dataclass
-class Sample(Generic[Row]):
-    """A scored response or refinement: the row that is trained on, and what the stage knows of it.
-
-    ``acc``: whether the text is right, where the reward function says so apart from the score (which a reward manager
-    may lower for its length). ``origin``: see ``rows.py``. ``generator``: who wrote it, "policy" or "endpoint".
-    ``mean_log_prob``: per token under the prompt it was sampled with; None if it was not asked for. ``feedback``: what
-    the reward function said. ``prompt_truncated``: of a refinement, whose failed response was cut to fit. The rest is
-    filled in by the stage: the critique of this text and, for a response of a triggered group, its refinement and what
-    came of it.
-    """
-
-    row: Row
-    text: str
-    score: float
-    tokens: int
-    acc: float | None = None
-    origin: str = INITIAL
-    generator: str = "policy"
-    mean_log_prob: float | None = None
-    feedback: str = ""
-    prompt_truncated: bool = False
-    critique: Critique | None = None
-    outcome: Outcome | None = None
-    refinement: "Sample[Row] | None" = None
-
-    @property
-    def grade(self) -> float:
-        """What trigger, selection and critiques go by: 1 or more is correct."""
-        return self.score if self.acc is None else self.acc
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a group is about; ``index`` is the row's ``extra_info.index``, ``uid`` verl's name of the group."""
-
-    step: int
-    index: str
-    text: str
-    ground_truth: str
-    data_source: str = ""
-    uid: str = ""
-
 
 #: (slot, the response, its critique) -> the scored refinement. Raises NotRefined.
 Refine = Callable[[int, Sample[Row], str], Awaitable[Sample[Row]]]
+#: (what the policy said in a role, a response of the group) -> the role's row.
+AddRole = Callable[[RoleText, Sample[Row]], Awaitable[Sample[Row]]]
 
 
 @dataclass
@@ -84,21 +41,34 @@ class MixedGroup(Generic[Row]):
 
 
 class GroupStage(Generic[Row]):
-    """Turns the initial responses of a question into its mixed group (paper, section 4)."""
+    """Turns the initial responses of a question into its mixed group (paper, section 4).
 
-    def __init__(self, options: CritiqueGRPOConfig, critic: Critic, clock: StageClock) -> None:
+    Args:
+        longest: tokens that a row of a role may have; others are left out, and counted.
+    """
+
+    def __init__(
+        self, options: CritiqueGRPOConfig, critic: Critic, clock: StageClock, longest: Longest | None = None
+    ) -> None:
         self.options = options
         self.critic = critic
         self.clock = clock
+        self.longest = longest or Longest()
 
     async def mixed_group(
-        self, question: Question, initial: Sequence[Awaitable[Sample[Row]]], refine: Refine[Row]
+        self,
+        question: Question,
+        initial: Sequence[Awaitable[Sample[Row]]],
+        refine: Refine[Row],
+        add_role: AddRole[Row] | None = None,
     ) -> MixedGroup[Row]:
-        """The ``rollout.n`` samples of a group: the initial ones, k of them replaced by refinements if it is refined.
+        """The ``rollout.n`` samples of a group: the initial ones, k of them replaced by refinements if it is refined,
+        and others by rows of roles.
 
         Args:
             initial: the group's responses while they are being sampled; cancelled when the group fails.
             refine: samples and scores one refinement.
+            add_role: makes the row of a role; needed where the configuration has such rows.
 
         Raises:
             Exception: whatever sampling, critic or refining raise; what is under way is cancelled first.
@@ -117,6 +87,7 @@ class GroupStage(Generic[Row]):
         finally:
             await _cancel(responses)
         mixed = self._mix(question, samples) if triggered else list(samples)
+        roles = await self._add_roles(question, samples, mixed, add_role) if triggered and add_role else []
         record = GroupRecord(
             question.step,
             question.index,
@@ -128,6 +99,7 @@ class GroupStage(Generic[Row]):
             [_response_record(sample) for sample in samples],
             question.data_source,
             question.uid,
+            roles=roles,
         )
         for sample in samples:
             sample.refinement = None  # the rows that nobody selected need not live on
@@ -226,6 +198,26 @@ class GroupStage(Generic[Row]):
                 sample.outcome = made if slot in refinements else Outcome.ABORTED
         return mixed
 
+    async def _add_roles(
+        self, question: Question, samples: Sequence[Sample[Row]], mixed: list[Sample[Row]], add_role: AddRole[Row]
+    ) -> list[RoleRecord]:
+        """Put rows of critic and refiner in the place of responses; returns what became of each role."""
+        free = [
+            slot
+            for slot, sample in enumerate(samples)
+            if mixed[slot] is sample and sample.outcome is not Outcome.ALREADY_CORRECT
+        ]
+        # Keeps a failed response to compare with.
+        slots, rng, records = free[1:], group_rng(self.options.seed, question.step, question.index), []
+        for role, wanted, found in role_texts(samples, self.options.roles):
+            fitting = [text for text in found if self.longest.fits(text)]
+            chosen = chosen_texts(fitting, min(wanted, len(slots)), rng)
+            for text in chosen:
+                mixed[slots.pop()] = await add_role(text, samples[0])
+            rewards = [text.reward for text in found]
+            records.append(RoleRecord(role, rewards, len(chosen), len(found) - len(fitting)))
+        return records
+
     def _select(self, question: Question, refinements: dict[int, Sample[Row]]) -> list[int]:
         """The slots whose refinements join the group, the most wanted first."""
         made = list(refinements.values())
@@ -247,7 +239,7 @@ def _response_record(sample: Sample[Any]) -> ResponseRecord:
         sample.score,
         sample.tokens,
         is_correct(sample.grade),
-        sample.critique,
+        _told(sample),
         sample.outcome,
         None if made is None else _refinement_record(made),
     )
@@ -262,8 +254,13 @@ def _refinement_record(sample: Sample[Any]) -> RefinementRecord:
         sample.generator,
         sample.mean_log_prob,
         sample.prompt_truncated,
-        sample.critique,
+        _told(sample),
     )
+
+
+def _told(sample: Sample[Any]) -> Critique | None:
+    """The critique of a text as it is recorded, which is sent on: without its token ids."""
+    return sample.critique and replace(sample.critique, own=None)
 
 
 async def _cancel(tasks: Sequence["asyncio.Future[Any]"]) -> None:

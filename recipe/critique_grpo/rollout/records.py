@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from recipe.critique_grpo.critics import Critique
-from recipe.critique_grpo.rollout.rows import Outcome
+from recipe.critique_grpo.rollout.rows import ROLES, TRANSITIONS, Outcome
 from verl_ext.finished_file import finished_file
 
 
@@ -46,12 +46,25 @@ class ResponseRecord:
 @dataclass
 class RowRecord:
     """One row as it is trained on: ``origin`` as in ``rows.py``, its advantage; of a refinement, where
-    ``dump_log_probs`` asks for it, its tokens and the probability that the policy gave each without the critique."""
+    ``dump_log_probs`` asks for it, its tokens and the probability that the policy gave each without the critique; of a
+    role, its reward and its text."""
 
     origin: str
     advantage: float
+    reward: float | None = None
+    text: str | None = None
     tokens: list[str] | None = None
     probs: list[float] | None = None
+
+
+@dataclass
+class RoleRecord:
+    """What became of a role in a group: rewards of all that could have been a row, rows, and how many did not fit."""
+
+    role: str
+    rewards: list[float]
+    rows: int
+    too_long: int
 
 
 @dataclass
@@ -69,6 +82,7 @@ class GroupRecord:
     data_source: str = ""
     uid: str = ""
     rows: list[RowRecord] = field(default_factory=list)
+    roles: list[RoleRecord] = field(default_factory=list)
 
     @property
     def refinements(self) -> list[RefinementRecord]:
@@ -137,7 +151,7 @@ def rollout_metrics(records: Sequence[GroupRecord]) -> dict[str, float]:
         "prompt_skipped": outcomes[Outcome.PROMPT_TOO_LONG],
         "generator_errors": outcomes[Outcome.GENERATOR_FAILED],
     }
-    metrics |= transitions(records)
+    metrics |= transitions(records) | role_metrics(records)
     return {f"critique_grpo/{name}": float(value) for name, value in metrics.items()}
 
 
@@ -156,13 +170,16 @@ def transitions(records: Sequence[GroupRecord]) -> dict[str, float]:
     return {f"transition_{name}": pairs.count(pair) / len(pairs) for name, pair in TRANSITIONS.items() if pairs}
 
 
-#: (response correct, its refinement correct) by name.
-TRANSITIONS = {
-    "correction": (False, True),
-    "robustness": (True, True),
-    "sycophancy": (True, False),
-    "boundary": (False, False),
-}
+def role_metrics(records: Sequence[GroupRecord]) -> dict[str, float]:
+    """Of each role that is trained: mean reward of all it said, its rows, and what was too long for one."""
+    metrics: dict[str, float] = {}
+    for role in ROLES:
+        found = [one for record in records for one in record.roles if one.role == role]
+        if found:
+            metrics[f"{role}_reward"] = _mean([reward for one in found for reward in one.rewards])
+            metrics[f"{role}_rows"] = sum(one.rows for one in found)
+            metrics[f"{role}_too_long"] = sum(one.too_long for one in found)
+    return metrics
 
 
 def dump_rollout(records: Sequence[GroupRecord], folder: str, step: int) -> Path:

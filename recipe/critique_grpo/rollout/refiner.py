@@ -24,13 +24,14 @@ from recipe.critique_grpo.rollout.rows import PromptTooLong
 class Generated:
     """Token ids of the policy's vocabulary; ``log_probs`` if they were asked for; the server's ``extra_fields``.
 
-    ``prompt_truncated``: the failed response was cut to fit into the request.
+    ``prompt_truncated``: the failed response was cut to fit into the request, whose ``prompt_ids`` these are.
     """
 
     token_ids: list[int]
     log_probs: Sequence[float] | None = None
     extra_fields: dict[str, Any] = field(default_factory=dict)
     prompt_truncated: bool = False
+    prompt_ids: tuple[int, ...] = ()
 
     @property
     def mean_log_prob(self) -> float | None:
@@ -110,7 +111,7 @@ class Refiner:
         """
         prompt = self.prompt(question, prompt_ids, response_ids, critique)
         generated = await self.write(prompt, params=params, seed=seed, after=after)
-        return replace(generated, prompt_truncated=prompt.truncated)
+        return replace(generated, prompt_truncated=prompt.truncated, prompt_ids=tuple(prompt.token_ids))
 
     def prompt(
         self, question: Sequence[Message], prompt_ids: Sequence[int], response_ids: Sequence[int], critique: str

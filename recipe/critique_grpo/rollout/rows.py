@@ -3,14 +3,25 @@
 from enum import Enum
 from typing import Any
 
-#: A row's column ``origin``: sampled from the question, a refinement, or a demonstration that the data holds.
+#: A row's column ``origin``: sampled from the question, a refinement, a demonstration that the data holds, or a role.
 #: ``refinement_mask`` and the like are made of it.
 ORIGIN = "origin"
 INITIAL, REFINEMENT, EXPERT = "initial", "refinement", "expert"
+#: Rows that train the policy in another role, under that role's own prompt (``roles.py``).
+CRITIC, REFINER = "critic", "refiner"
+ROLES = (CRITIC, REFINER)
 #: A row's column ``slot``: its place in its group.
 SLOT = "slot"
 #: Log-probs of a refinement's tokens under the prompt they were sampled with, which holds the critique.
 BEHAVIOUR = "behaviour_log_probs"
+
+#: (response correct, its refinement correct) by name.
+TRANSITIONS = {
+    "correction": (False, True),
+    "robustness": (True, True),
+    "sycophancy": (True, False),
+    "boundary": (False, False),
+}
 
 
 class Outcome(str, Enum):

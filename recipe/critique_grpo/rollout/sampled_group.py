@@ -3,7 +3,8 @@
 import asyncio
 from typing import Generic, TypeVar
 
-from recipe.critique_grpo.rollout.group_stage import MixedGroup, Sample
+from recipe.critique_grpo.rollout.group_stage import MixedGroup
+from recipe.critique_grpo.rollout.sample import Sample
 
 Row = TypeVar("Row")
 

@@ -20,15 +20,17 @@ from verl import DataProto
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, AgentLoopWorker, _InternalAgentLoopOutput
 from verl.workers.rollout.llm_server import LLMServerClient
 
-from recipe.critique_grpo.critics import critic_types, declared_templates, make_critic
-from recipe.critique_grpo.options import from_config
+from recipe.critique_grpo.critics import OwnWords, critic_types, declared_templates, make_critic
+from recipe.critique_grpo.option_values import from_config
 from recipe.critique_grpo.prompts import load_templates
 from recipe.critique_grpo.reward import golds_of
-from recipe.critique_grpo.rollout.group_stage import GroupStage, Question, Sample
+from recipe.critique_grpo.rollout.group_stage import GroupStage
 from recipe.critique_grpo.rollout.refinement import Message, request_seed
 from recipe.critique_grpo.rollout.refiner import Refiner
 from recipe.critique_grpo.rollout.reward_watch import RewardWatch
+from recipe.critique_grpo.rollout.roles import Longest, RoleText
 from recipe.critique_grpo.rollout.rows import BEHAVIOUR, EXPERT, INITIAL, ORIGIN, REFINEMENT, SLOT, valid_tokens
+from recipe.critique_grpo.rollout.sample import Question, Sample
 from recipe.critique_grpo.rollout.sampled_group import SampledGroup
 from recipe.critique_grpo.rollout.stage_clock import StageClock
 from recipe.critique_grpo.rollout.writers import (
@@ -39,7 +41,7 @@ from recipe.critique_grpo.rollout.writers import (
     make_writer,
     unstreamed,
 )
-from recipe.critique_grpo.rollout.written import GENERATOR, demonstration_tokens, padded, written_output
+from recipe.critique_grpo.rollout.written import GENERATOR, demonstration_tokens, padded, role_output, written_output
 from verl_ext.chat_client import Chat
 from verl_ext.console_log import warn_on_console
 from verl_ext.turnstile import Turnstile
@@ -71,7 +73,8 @@ class CritiqueRefinementWorker(AgentLoopWorker):
             decode=self._decode,
         )
         critic = make_critic(self.options, templates, self._chat())
-        self.stage: GroupStage[Row] = GroupStage(self.options, critic, self.clock)
+        longest = Longest(self.rollout_config.prompt_length, self.rollout_config.response_length)
+        self.stage: GroupStage[Row] = GroupStage(self.options, critic, self.clock, longest)
         reward = self.config.reward.custom_reward_function
         self.rewards = RewardWatch(f"{reward.path}:{reward.name}", self.options.reward.timeout_s)
         self._groups: dict[str, SampledGroup[Row]] = {}
@@ -169,7 +172,8 @@ class CritiqueRefinementWorker(AgentLoopWorker):
             uid=str(kwargs["uid"]),
         )
         refine = partial(self._refine, sampling_params, step, kwargs)
-        group.mixed = asyncio.ensure_future(self.stage.mixed_group(question, group.initial, refine))
+        add_role = partial(self._role_row, kwargs) if self.options.roles.rows else None
+        group.mixed = asyncio.ensure_future(self.stage.mixed_group(question, group.initial, refine, add_role))
         self._track(group.mixed)
         return group
 
@@ -213,7 +217,15 @@ class CritiqueRefinementWorker(AgentLoopWorker):
             output.extra_fields[BEHAVIOUR] = generated.log_probs
         sample = self._sample(await self._agent_loop_postprocess(output, False, **kwargs))
         sample.mean_log_prob, sample.prompt_truncated = generated.mean_log_prob, generated.prompt_truncated
+        if self.options.roles.refiner.rows:
+            sample.own = OwnWords(generated.prompt_ids, tuple(generated.token_ids))
         return sample
+
+    async def _role_row(self, kwargs: dict[str, Any], text: RoleText, response: Sample[Row]) -> Sample[Row]:
+        """What the policy said in a role, under that role's own prompt; no grader sees it."""
+        graded, with_log_probs = response.row.extra_fields.get("reward_extra_info"), response.row.response_logprobs
+        output = role_output(text, graded=graded or {}, with_log_probs=with_log_probs is not None)
+        return self._sample(await self._agent_loop_postprocess(output, False, **kwargs))
 
     async def _expert_row(self, group: SampledGroup[Row], slot: int, kwargs: dict[str, Any]) -> Row:
         """The demonstration, scored as any response."""

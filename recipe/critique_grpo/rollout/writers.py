@@ -9,6 +9,7 @@ from uuid import uuid4
 from verl.workers.rollout.replica import TokenOutput
 
 from recipe.critique_grpo.critics.failure_budget import FailureBudget
+from recipe.critique_grpo.critics.protocol import PolicyReply
 from recipe.critique_grpo.options import CritiqueGRPOConfig, EndpointConfig
 from recipe.critique_grpo.rollout.refinement import Message, RefinementPrompt
 from recipe.critique_grpo.rollout.refiner import Generated, SampleRequest, Writer
@@ -148,7 +149,9 @@ class PolicyChat:
         token_ids = list(output.token_ids)
         ended = bool(token_ids) and (len(token_ids) < max_tokens or token_ids[-1] == self.eos_token_id)
         ended = ended and output.stop_reason != ABORTED
-        return Reply(text=self.decode(token_ids), tokens=len(token_ids), finished=ended)
+        return PolicyReply(
+            self.decode(token_ids), len(token_ids), ended, prompt_ids=tuple(prompt_ids), token_ids=tuple(token_ids)
+        )
 
 
 def unstreamed(engine: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""Rows whose response the policy did not sample from the question: refinements, and demonstrations that the data holds.
+"""Rows whose response the policy did not sample from the question: refinements, demonstrations that the data holds, and
+rows of roles.
 
-They have the question's own prompt, and the log-probs of that prompt are the trainer's to compute.
+The first two have the question's own prompt. The log-probs of a row's prompt are the trainer's to compute.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
 
+from recipe.critique_grpo.rollout.roles import RoleText
 from recipe.critique_grpo.rollout.rows import ORIGIN
 
 GENERATOR = "generator"  # who wrote the row: "policy", "endpoint" or "data"
@@ -48,6 +50,22 @@ def written_output(
             GENERATOR: generator,
         },
     )
+
+
+def role_output(text: RoleText, *, graded: Mapping[str, Any], with_log_probs: bool) -> AgentLoopOutput:
+    """The row of a role, scored already.
+
+    Args:
+        graded: what the reward function says of another row beside its score: verl makes columns of it and wants them
+            of every row, so this one says nothing in their place.
+    """
+    said = text.own
+    output = written_output(
+        said.prompt_ids, said.token_ids, origin=text.role, generator="policy", with_log_probs=with_log_probs
+    )
+    output.reward_score = text.reward
+    output.extra_fields["reward_extra_info"] = {name: type(value)() for name, value in graded.items()}
+    return output
 
 
 def demonstration(row: Mapping[str, Any], column: str) -> str | None:

@@ -4,7 +4,8 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig
 
-from recipe.critique_grpo.options import ConfigError, from_config
+from recipe.critique_grpo.option_values import from_config
+from recipe.critique_grpo.options import ConfigError
 from recipe.critique_grpo.startup.data_experts import check_demonstrations
 from recipe.critique_grpo.startup.data_files import check_file, check_rows, check_together
 from recipe.critique_grpo.startup.data_prompts import first_line

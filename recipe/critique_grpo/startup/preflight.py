@@ -13,7 +13,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from recipe.critique_grpo.critics import critic_types, declared_templates
-from recipe.critique_grpo.options import ConfigError, from_config
+from recipe.critique_grpo.option_values import from_config
+from recipe.critique_grpo.options import ConfigError
 from recipe.critique_grpo.prompts import load_templates
 from recipe.critique_grpo.startup.check import check_endpoints, check_functions
 from recipe.critique_grpo.startup.data import check_context, check_data, load_checked_tokenizer

@@ -4,13 +4,10 @@ from omegaconf import DictConfig
 
 from recipe.critique_grpo.core_algos import SHAPINGS
 from recipe.critique_grpo.critics import critic_types
-from recipe.critique_grpo.options import (
-    LOSS_MODE,
-    ConfigError,
-    CritiqueGRPOConfig,
-    from_config,
-)
+from recipe.critique_grpo.option_values import from_config
+from recipe.critique_grpo.options import LOSS_MODE, ConfigError, CritiqueGRPOConfig
 from recipe.critique_grpo.startup.validate_loss import advantage_problems, objective_problems
+from recipe.critique_grpo.startup.validate_roles import role_problems
 from verl_ext.chat_client import is_plain_url
 
 MANAGER = "recipe.critique_grpo.rollout.manager.CritiqueRefinementManager"
@@ -32,12 +29,15 @@ def validate(config: DictConfig) -> CritiqueGRPOConfig:
         )
     if config.trainer.use_v1:
         problems.append("trainer.use_v1 is True; this recipe subclasses RayPPOTrainer: set trainer.use_v1=False.")
-    written = k + (options.expert.column is not None)
+    written = k + (options.expert.column is not None) + options.roles.rows
+    others = {"demonstration": options.expert.column is not None, "rows of roles": options.roles.rows > 0}
+    beside = "".join(f" and {name}" for name, there in others.items() if there)
+    beside = f" beside refinements{beside}" if beside else ""
     if written >= n:
         problems.append(
-            f"refinement.num is {k} and rollout.n is {n}: a group needs at least one initial response"
-            f"{' beside refinements and demonstration' if written > k else ''}; "
-            f"set actor_rollout_ref.rollout.n to {written + 1} or more, or lower critique_grpo.refinement.num."
+            f"refinement.num is {k} and rollout.n is {n}: a group needs at least one initial response{beside}; set "
+            f"actor_rollout_ref.rollout.n to {written + 1} or more, or lower critique_grpo.refinement.num"
+            f"{' or critique_grpo.roles.*.rows' if options.roles.rows else ''}."
         )
     problems += _parallel_problems(config)
     problems += _lora_problems(config)
@@ -72,7 +72,7 @@ def validate(config: DictConfig) -> CritiqueGRPOConfig:
     if options.mixes:
         problems += _mixing_problems(config)
     problems += objective_problems(config, options)
-    problems += advantage_problems(config, options)
+    problems += advantage_problems(config, options) + role_problems(config, options)
     if problems:
         raise ConfigError("the configuration cannot work:\n" + "\n".join(f"  - {problem}" for problem in problems))
     return options
@@ -185,7 +185,7 @@ def _stage_problems(config: DictConfig, options: CritiqueGRPOConfig) -> list[str
     problems = []
     rollout = config.actor_rollout_ref.rollout
     switches = (
-        (options.refines, "critique_grpo.refinement.num=0"),
+        (options.refines, "critique_grpo.refinement.trigger=never"),
         (options.judges, "critique_grpo.reward.source=rule"),
         (options.expert.column is not None, "critique_grpo.expert.column=null"),
         (not options.loss.objective.is_policy_gradient, "critique_grpo.loss.objective.initial=policy_gradient"),

@@ -14,8 +14,9 @@ from torch import Tensor
 from verl import DataProto
 
 from recipe.critique_grpo.options import CALIBRATED, CritiqueGRPOConfig
-from recipe.critique_grpo.rollout.rows import BEHAVIOUR, ORIGIN
+from recipe.critique_grpo.rollout.rows import BEHAVIOUR, ORIGIN, ROLES
 from recipe.critique_grpo.trainer.ema_std import EmaStd
+from recipe.critique_grpo.trainer.objectives import compared_groups
 from verl_ext.extern_function import extern_function
 
 
@@ -24,8 +25,9 @@ class StepRows:
     """All rows of a step, ``bs``, with ``len`` response tokens.
 
     ``advantages``, ``old_log_probs`` (of the policy that sampled, under the question alone), ``response_mask``: (bs,
-    len). ``refinement_mask``: (bs,) bool. ``scores``: (bs,), the rewards. ``uid`` (equal in a group), ``origin`` (see
-    ``rows.py``), ``data_source``: (bs,) strings. ``behaviour_log_probs``: (bs, len), of a refinement's tokens under the
+    len). ``refinement_mask``: (bs,) bool. ``scores``: (bs,), the rewards. ``uid`` (equal for rows that
+    are compared with each other), ``origin`` (see ``rows.py``), ``data_source`` (a role's is one of its own): (bs,)
+    strings. ``behaviour_log_probs``: (bs, len), of a refinement's tokens under the
     prompt that they were sampled with, which holds the critique, and 0 elsewhere; None where another model refines.
     """
 
@@ -78,15 +80,16 @@ class AdvantageShaping:
 def step_rows(batch: DataProto) -> StepRows:
     """The rows of a batch after the advantages have been estimated."""
     tensors, columns = batch.batch, batch.non_tensor_batch
+    sources = zip(columns["data_source"], columns[ORIGIN], strict=True)
     return StepRows(
         tensors["advantages"],
         tensors["old_log_probs"],
         tensors["response_mask"],
         tensors["refinement_mask"],
         tensors["token_level_rewards"].sum(-1),
-        columns["uid"],
+        compared_groups(batch),
         columns[ORIGIN],
-        columns["data_source"],
+        np.array([f"{source}/{origin}" if origin in ROLES else source for source, origin in sources], dtype=object),
         tensors[BEHAVIOUR] if BEHAVIOUR in tensors else None,
     )
 

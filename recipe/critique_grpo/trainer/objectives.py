@@ -4,6 +4,8 @@
 - ``likelihood``: ``-log p`` of what was rewarded, as in supervised fine-tuning: rejection sampling (RAFT) on initial
   rows, refinement fine-tuning on refinements, SFT on demonstrations.
 - ``none``: not at all. Such rows, and those trained for their likelihood, are no part of any group's advantage.
+
+Rows of a role (``rollout/roles.py``) are always trained by policy gradient, among themselves.
 """
 
 from collections.abc import Sequence
@@ -15,7 +17,7 @@ from verl import DataProto
 
 from recipe.critique_grpo.core_algos import compute_mixed_group_advantage, refinement_set_weights
 from recipe.critique_grpo.options import LIKELIHOOD, POLICY_GRADIENT, LossConfig
-from recipe.critique_grpo.rollout.rows import EXPERT, ORIGIN
+from recipe.critique_grpo.rollout.rows import EXPERT, INITIAL, ORIGIN, ROLES
 
 
 def of_origin(batch: DataProto, *origins: str) -> Tensor:
@@ -28,25 +30,34 @@ def off_policy(batch: DataProto) -> Tensor:
     return batch.batch["refinement_mask"] | of_origin(batch, EXPERT)
 
 
-def set_objectives(batch: DataProto, options: LossConfig, norm_by_std: bool) -> None:
-    """Add what the loss must know of each row, all (bs,): ``off_policy_mask``, ``likelihood_mask``, ``loss_weight``.
+def compared_groups(batch: DataProto) -> np.ndarray:
+    """(bs,) the groups within which advantages are taken: rows of a role are a group of their own (ICRL, eq. 5)."""
+    uids, origins = batch.non_tensor_batch["uid"], batch.non_tensor_batch[ORIGIN]
+    pairs = zip(uids, origins, strict=True)
+    return np.array([f"{uid}/{origin}" if origin in ROLES else uid for uid, origin in pairs], dtype=object)
 
-    Where not all rows are trained by policy gradient, ``advantages`` are set anew.
+
+def set_objectives(batch: DataProto, options: LossConfig, norm_by_std: bool) -> None:
+    """Add what the loss must know of each row, all (bs,): ``initial_mask``, ``off_policy_mask``, ``likelihood_mask``,
+    ``loss_weight``.
+
+    Where not all rows are compared with their whole group by policy gradient, ``advantages`` are set anew.
     """
-    tensors, uids = batch.batch, batch.non_tensor_batch["uid"]
+    tensors, groups, in_roles = batch.batch, compared_groups(batch), of_origin(batch, *ROLES)
+    tensors["initial_mask"] = of_origin(batch, INITIAL)
     likelihood = of_origin(batch, *_origins(options, LIKELIHOOD))
     tensors["off_policy_mask"], tensors["likelihood_mask"] = off_policy(batch), likelihood
-    compared = of_origin(batch, *_origins(options, POLICY_GRADIENT))
+    compared = of_origin(batch, *_origins(options, POLICY_GRADIENT)) | in_roles
     tensors["loss_weight"] = torch.ones(len(batch))
     if options.set_weights == "per_set" and compared.any():
-        sets = refinement_set_weights(uids[compared.numpy()], tensors["off_policy_mask"][compared])
+        sets = refinement_set_weights(groups[compared.numpy()], tensors["off_policy_mask"][compared])
         tensors["loss_weight"][compared] = sets
-    if options.objective.is_policy_gradient:
+    if options.objective.is_policy_gradient and not in_roles.any():
         return
     tensors["advantages"] = objective_advantage(
         tensors["token_level_rewards"],
         tensors["response_mask"],
-        uids,
+        groups,
         compared,
         likelihood,
         norm_by_std,

@@ -26,10 +26,12 @@ from recipe.critique_grpo.trainer.learnability import log_prob_counts, pulls
 class MixedRows:
     """What the loss must know of a micro-batch beyond verl's own fields: all tensors are (bs,).
 
-    ``off_policy_mask``: refinements and demonstrations, whose tokens are shaped. ``refinement_mask``: refinements, for
-    the metrics. ``likelihood_mask``: rows trained for their likelihood.
+    ``initial_mask``: rows sampled from the question, for the metrics. ``off_policy_mask``: refinements and
+    demonstrations, whose tokens are shaped. ``refinement_mask``: refinements, for the metrics. ``likelihood_mask``:
+    rows trained for their likelihood.
     """
 
+    initial_mask: Tensor
     off_policy_mask: Tensor
     refinement_mask: Tensor
     likelihood_mask: Tensor
@@ -85,7 +87,7 @@ def shaped_policy_loss(
         "ppo_kl": ((old_log_prob - log_prob.detach()) * response_mask).sum().item()
         / max(response_mask.sum().item(), 1),
         **log_prob_counts(log_prob, refinement_tokens),
-        **pulls(loss, log_prob, rows.refinement_mask, ~rows.off_policy_mask.bool()),
+        **pulls(loss, log_prob, rows.refinement_mask, rows.initial_mask),
     }
     return loss, metrics
 
@@ -109,6 +111,7 @@ def critique_grpo_loss(
     if on_policy and not config.entropy_coeff:  # a metric, and no part of the loss
         model_output = {**model_output, "entropy": model_output["entropy"].detach()}
     rows = MixedRows(
+        data["initial_mask"],
         data["off_policy_mask"],
         data["refinement_mask"],
         data["likelihood_mask"],
@@ -130,7 +133,7 @@ def _entropy_sums(entropy: Tensor, data: TensorDict) -> dict[str, float]:
     response_mask = data["response_mask"]
     if response_mask.is_nested:
         response_mask = response_mask.to_padded_tensor(0, output_size=entropy.shape)
-    initial = response_mask * ~data["off_policy_mask"].unsqueeze(-1)
+    initial = response_mask * data["initial_mask"].unsqueeze(-1)
     refined = response_mask * data["refinement_mask"].unsqueeze(-1)
     return {
         "entropy_initial_sum": (entropy * initial).sum().item(),

@@ -15,16 +15,18 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.utils.losses import ppo_loss
 
 from recipe.critique_grpo.core_algos import compute_mixed_group_advantage
-from recipe.critique_grpo.options import LOSS_MODE, from_config
+from recipe.critique_grpo.option_values import from_config
+from recipe.critique_grpo.options import LOSS_MODE
 from recipe.critique_grpo.report.metrics import accuracy as validation_accuracy
 from recipe.critique_grpo.reward import FLAGS
 from recipe.critique_grpo.rollout.records import GroupRecord, dump_rollout, rollout_metrics
+from recipe.critique_grpo.rollout.rows import INITIAL, ROLES
 from recipe.critique_grpo.rollout.stage_clock import stage_metrics
 from recipe.critique_grpo.trainer.advantage_shaping import AdvantageShaping
 from recipe.critique_grpo.trainer.best_checkpoint import BestCheckpoint
 from recipe.critique_grpo.trainer.ending import finished
 from recipe.critique_grpo.trainer.learnability import learnability
-from recipe.critique_grpo.trainer.objectives import expert_metrics, off_policy, set_objectives
+from recipe.critique_grpo.trainer.objectives import expert_metrics, of_origin, set_objectives
 from recipe.critique_grpo.trainer.policy_loss import critique_grpo_loss, means_of_sums
 from recipe.critique_grpo.trainer.run_watch import RunWatch
 from recipe.critique_grpo.trainer.savings import (
@@ -168,9 +170,10 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
         metrics.update(self._stage_metrics(batch))
         seen = {"response_length/mean": batch.batch["response_mask"].sum(-1).float().mean().item(), **metrics}
         warn(self.watch.training({name: value for name, value in seen.items() if isinstance(value, float)}))
+        graded = ~of_origin(batch, *ROLES).numpy()
         for flag in FLAGS:
             if flag in batch.non_tensor_batch:
-                metrics[f"critique_grpo/{flag}"] = float(batch.non_tensor_batch[flag].mean())
+                metrics[f"critique_grpo/{flag}"] = float(batch.non_tensor_batch[flag][graded].mean())
         return output
 
     def _needed_rows(self, batch: DataProto) -> DataProto:
@@ -231,12 +234,13 @@ def try_to_dump(
 def neutralise_off_policy(batch: DataProto, old_log_probs: Tensor) -> None:
     """Let verl's rollout correction and its diagnostics leave all but initial rows alone: their ratio becomes 1.
 
-    The rollout's log-probs of a refinement are of the refinement prompt, and a demonstration has none. Initial rows
-    keep theirs, so the mismatch between rollout and trainer is measured on them, and corrected where that is set.
+    The rollout's log-probs of a refinement are of the refinement prompt, a demonstration has none, and those of a
+    role are not kept. Initial rows keep theirs, so the mismatch between rollout and trainer is measured on them, and
+    corrected where that is set.
     """
     if "rollout_log_probs" in batch.batch:
         rollout = batch.batch["rollout_log_probs"]
-        batch.batch["rollout_log_probs"] = torch.where(off_policy(batch).unsqueeze(-1), old_log_probs, rollout)
+        batch.batch["rollout_log_probs"] = torch.where(of_origin(batch, INITIAL).unsqueeze(-1), rollout, old_log_probs)
 
 
 def skip_epochs(sampler: Iterable[int], epochs: int) -> None:
@@ -253,7 +257,7 @@ def skip_epochs(sampler: Iterable[int], epochs: int) -> None:
 def _entropies(entropy: Tensor, batch: DataProto) -> dict[str, float]:
     """Mean token entropy of the refined and of the initial rows."""
     metrics = {}
-    for name, rows in (("refined", batch.batch["refinement_mask"]), ("initial", ~off_policy(batch))):
+    for name, rows in (("refined", batch.batch["refinement_mask"]), ("initial", of_origin(batch, INITIAL))):
         tokens = batch.batch["response_mask"][rows].bool()
         if tokens.any():
             metrics[f"critique_grpo/entropy_{name}"] = entropy[rows][tokens].mean().item()

@@ -7,24 +7,29 @@ from torch import Tensor
 from verl import DataProto
 
 from recipe.critique_grpo.rollout.records import RowRecord
-from recipe.critique_grpo.rollout.rows import ORIGIN, REFINEMENT, SLOT
+from recipe.critique_grpo.rollout.rows import ORIGIN, REFINEMENT, ROLES, SLOT
 
 
 @dataclass(frozen=True)
 class TrainedRow:
-    """What is kept of a row until its dump is written; ``token_ids`` and ``log_probs`` (tokens,) of refinements."""
+    """What is kept of a row until its dump is written; ``token_ids`` and ``log_probs`` (tokens,) of refinements; token
+    ids and ``reward`` of a role."""
 
     origin: str
     advantage: float
     token_ids: Tensor | None = None
     log_probs: Tensor | None = None
+    reward: float | None = None
 
     def record(self, decode: Callable[[list[int]], str]) -> RowRecord:
-        """The row as it is dumped, with the text of every token."""
+        """The row as it is dumped, with its text, of a refinement token by token."""
+        if self.reward is not None and self.token_ids is not None:
+            return RowRecord(self.origin, self.advantage, self.reward, decode(self.token_ids.tolist()))
         if self.token_ids is None or self.log_probs is None:
             return RowRecord(self.origin, self.advantage)
         texts = [decode([token]) for token in self.token_ids.tolist()]
-        return RowRecord(self.origin, self.advantage, texts, [float(f"{p:.3g}") for p in self.log_probs.exp().tolist()])
+        probs = [float(f"{p:.3g}") for p in self.log_probs.exp().tolist()]
+        return RowRecord(self.origin, self.advantage, tokens=texts, probs=probs)
 
 
 def trained_rows(batch: DataProto, with_log_probs: bool = False) -> dict[str, list[TrainedRow]]:
@@ -45,6 +50,9 @@ def trained_rows(batch: DataProto, with_log_probs: bool = False) -> dict[str, li
             kept = TrainedRow(
                 origin, advantage, tensors["responses"][row][mask], tensors["old_log_probs"][row][mask].float()
             )
+        elif origin in ROLES:
+            reward = tensors["token_level_scores"][row].sum().item()
+            kept = TrainedRow(origin, advantage, tensors["responses"][row][mask], reward=reward)
         else:
             kept = TrainedRow(origin, advantage)
         found.setdefault(str(columns["uid"][row]), []).append(kept)

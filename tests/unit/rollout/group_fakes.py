@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from recipe.critique_grpo.critics import Critic, Critique, Subject
-from recipe.critique_grpo.options import CritiqueConfig, CritiqueGRPOConfig, RefinementConfig, RewardConfig
-from recipe.critique_grpo.rollout.group_stage import GroupStage, MixedGroup, Question, Sample
+from recipe.critique_grpo.critics import Critic, Critique, OwnWords, Subject
+from recipe.critique_grpo.options import CritiqueConfig, CritiqueGRPOConfig, RefinementConfig, RewardConfig, RolesConfig
+from recipe.critique_grpo.rollout.group_stage import GroupStage, MixedGroup
+from recipe.critique_grpo.rollout.roles import Longest, RoleText
 from recipe.critique_grpo.rollout.rows import REFINEMENT, GeneratorFailed, PromptTooLong
+from recipe.critique_grpo.rollout.sample import Question, Sample
 from recipe.critique_grpo.rollout.stage_clock import StageClock
 
 T = TypeVar("T")
@@ -20,12 +22,17 @@ QUESTION = Question(step=3, index="17", text="1+1?", ground_truth="2")
 
 
 def options(
-    source: str = "rule", critique: str = "indicative", seed: int = 42, **refinement: Any
+    source: str = "rule",
+    critique: str = "indicative",
+    seed: int = 42,
+    roles: RolesConfig | None = None,
+    **refinement: Any,
 ) -> CritiqueGRPOConfig:
     return CritiqueGRPOConfig(
         critique=CritiqueConfig(type=critique),
         refinement=RefinementConfig(**refinement),
         reward=RewardConfig(source=source),
+        roles=roles or RolesConfig(),
         seed=seed,
     )
 
@@ -66,17 +73,17 @@ class World(Critic):
         self.needs_group = needs_group  # type: ignore[misc]  # of a type it is a property of the class
         self.initial, self.refined, self.tokens, self.log_probs = initial, refined, tokens, log_probs
         self.says, self.fails = says, fails
-        self.turns = {"sample": sampling, "critique": critiquing, "refine": refining}
+        self.turns = {"sample": sampling, "critique": critiquing, "refine": refining, "role": 1}
         self.subjects: list[Subject] = []
         self.started: list[str] = []
         self.ended: list[str] = []
         self.cancelled: list[str] = []
         self.clock = StageClock()
-        self.stage: GroupStage[str] = GroupStage(options, self, self.clock)
+        self.stage: GroupStage[str] = GroupStage(options, self, self.clock, Longest(prompt=90, response=9))
 
     async def mixed_group(self, question: Question = QUESTION) -> MixedGroup[str]:
         initial = [self._sample(slot) for slot in range(len(self.initial))]
-        return await self.stage.mixed_group(question, initial, self._refine)
+        return await self.stage.mixed_group(question, initial, self._refine, self._add_role)
 
     def asked(self) -> Counter[str]:
         """How often each text was critiqued."""
@@ -103,7 +110,14 @@ class World(Critic):
         if score == UNWRITTEN:
             raise GeneratorFailed("nobody there")
         tokens, log_prob = self.tokens[slot], self.log_probs[slot]
-        return Sample(f"refined row {slot}", f"better {slot}", score, tokens, None, REFINEMENT, "endpoint", log_prob)
+        own = OwnWords((slot,), (slot,) * 2)
+        row, text = f"refined row {slot}", f"better {slot}"
+        return Sample(row, text, score, tokens, None, REFINEMENT, "endpoint", log_prob, own=own)
+
+    async def _add_role(self, text: RoleText, response: Sample[str]) -> Sample[str]:
+        assert response.text == "answer 0"
+        said = f"{text.role} {text.own.token_ids[0]}: {text.reward:g}"
+        return await self._do("role 0", lambda: Sample(said, "", text.reward, 1, origin=text.role))
 
     async def _do(self, name: str, result: Callable[[], T]) -> T:
         what, slot = name.split()

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from recipe.critique_grpo.options import SELECTIONS
+from recipe.critique_grpo.option_values import SELECTIONS
 from recipe.critique_grpo.reward import is_correct
 from recipe.critique_grpo.rollout.refinement import (
     CUT_MARK,

@@ -102,6 +102,7 @@ class Rollout:
     generators: list[str] = field(default_factory=list)
     records: list[GroupRecord] = field(default_factory=list)
     left: int = 0
+    rewards: list[float] = field(default_factory=list)
 
     def of(self, stage: str) -> list[Request]:
         return [request for request in self.requests if request.stage == stage]
@@ -112,10 +113,12 @@ def roll_out(model: Path, answer: Answer, ground_truth: Any = "7", target: Any =
     return asyncio.run(_roll_out(configured(model, **changes), answer, ground_truth, target))
 
 
-def configured(model: Path, **changes: Any) -> DictConfig:
+def configured(model: Path, prompt_length: int = 32, **changes: Any) -> DictConfig:
     options = {f"critique_grpo__{name}": value for name, value in changes.items()}
-    lengths = {"data__max_prompt_length": 32, "data__max_response_length": 32}
-    rollout = {"actor_rollout_ref__rollout__prompt_length": 32, "actor_rollout_ref__rollout__response_length": 32}
+    lengths = {"data__max_prompt_length": prompt_length, "data__max_response_length": 32}
+    rollout = {
+        f"actor_rollout_ref__rollout__{name.removeprefix('data__max_')}": value for name, value in lengths.items()
+    }
     return composed(
         actor_rollout_ref__model__path=str(model), actor_rollout_ref__rollout__n=N, **lengths, **rollout, **options
     )
@@ -146,9 +149,11 @@ async def _roll_out(config: DictConfig, answer: Answer, ground_truth: Any, targe
             return TokenOutput(token_ids=token_ids, log_probs=[log_prob] * len(token_ids))
 
     class Scored(AgentLoopWorker):
-        """In the place of verl's reward workers: feedback on wrong answers only."""
+        """In the place of verl's reward workers: feedback on wrong answers only, and nothing on what has a score."""
 
         async def _compute_score(self, outputs: list[Any], kwargs: dict[str, Any]) -> None:
+            if outputs[-1].reward_score is not None:
+                return
             text = self.tokenizer.decode(outputs[-1].response_ids, skip_special_tokens=True)
             right = text.endswith("7")
             outputs[-1].reward_score = float(right)
@@ -198,6 +203,7 @@ async def _roll_out(config: DictConfig, answer: Answer, ground_truth: Any, targe
     result.columns = set(output.non_tensor_batch)
     if BEHAVIOUR in output.batch:
         result.behaviour = [row.tolist() for row in output.batch[BEHAVIOUR]]
+    result.rewards = output.batch["rm_scores"].sum(-1).tolist()
     result.generators = output.non_tensor_batch[GENERATOR].tolist()
     result.records = [record for record in output.non_tensor_batch[RECORD] if record is not None]
     return result
@@ -389,6 +395,47 @@ def test_a_policy_that_gives_no_verdict_on_itself_is_not_refined_if_so_configure
     assert {request.params["temperature"] for request in asked} == {1.0} and all("top_k" in r.params for r in asked)
     assert len(result.of("refine")) == N and all("1 + 5" in request.prompt for request in result.of("refine"))
     assert [refined for _, refined in result.rows].count(True) == 1
+
+
+def judging_each(request: Request) -> str:
+    """Critiques of their own; the refinement of the first response of each question is right."""
+    if request.stage == "critique":
+        return f"{50 + request.number} incorrect"
+    if request.stage == "refine":
+        return f"{30 + request.number} {7 if request.number % N == 1 else 0}"
+    return wrong(request)
+
+
+def test_the_policys_critiques_are_rows_under_their_own_prompts(model: Path) -> None:
+    options = {"type": "self", "reference": False, "fallback": "skip", "failure_budget": 1.0, "max_tokens": 32}
+    changes: dict[str, Any] = {f"critique__{name}": value for name, value in options.items()}
+    with pytest.MonkeyPatch.context() as patch:  # this tokenizer knows no lines
+        patch.setattr("recipe.critique_grpo.critics.judged.parse_verdict", lambda text: False)
+        result = roll_out(model, judging_each, prompt_length=256, roles__critic__rows=2, **changes)
+        short = roll_out(model, judging_each, prompt_length=32, roles__critic__rows=2, **changes)
+    asked = {
+        tuple(prompt): f"{50 + request.number} incorrect"
+        for _, prompt, request in result.ids
+        if request.stage == "critique"
+    }
+    for group in (slice(0, N), slice(N, 2 * N)):
+        assert result.origins[group] == ["refinement", "initial", "critic", "critic"]
+        for (prompt, _), (text, refined) in list(zip(result.trained[group], result.rows[group], strict=True))[2:]:
+            assert asked[tuple(prompt)] == text and not refined
+    assert sorted(result.rewards[2:N]) == sorted(result.rewards[N + 2 :]) == [0.0, 1.0]
+    assert [record.roles[0].rewards.count(1.0) for record in result.records] == [1, 1]
+    assert {record.roles[0].too_long for record in short.records} == {N} and "critic" not in short.origins
+    assert result.left == 0
+
+
+def test_refinements_may_be_rows_under_their_own_prompts(model: Path) -> None:
+    result = roll_out(model, judging_each, prompt_length=256, roles__refiner__rows=2, refinement__num=0)
+    sent = {tuple(prompt): request for _, prompt, request in result.ids if request.stage == "refine"}
+    for group in (slice(0, N), slice(N, 2 * N)):
+        assert result.origins[group] == ["initial", "initial", "refiner", "refiner"]
+        for (prompt, _), (text, refined) in list(zip(result.trained[group], result.rows[group], strict=True))[2:]:
+            assert judging_each(sent[tuple(prompt)]) == text and not refined
+    assert sorted(result.rewards[2:N]) == [0.0, 1.0]
 
 
 def test_no_group_waits_for_another(model: Path) -> None:

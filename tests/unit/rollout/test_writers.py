@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from verl.workers.rollout.replica import TokenOutput
 
+from recipe.critique_grpo.critics.protocol import PolicyReply
 from recipe.critique_grpo.options import EndpointConfig
 from recipe.critique_grpo.rollout.refinement import RefinementPrompt
 from recipe.critique_grpo.rollout.refiner import SampleRequest
@@ -165,7 +166,9 @@ def ask(served: str, *, max_tokens: int = 10, max_model_len: int | None = None, 
 )
 def test_a_self_critique(served: str, finished: bool) -> None:
     reply, request = ask(served)
-    assert reply == Reply(served.rstrip("\0"), tokens=len(served), finished=finished)
+    asked, said = tuple(map(ord, "Right?")), tuple(map(ord, served))
+    expected = PolicyReply(served.rstrip("\0"), len(served), finished, prompt_ids=asked, token_ids=said)
+    assert reply == expected
     assert request["prompt_ids"] == list(map(ord, "Right?")) and request["stage"] == "critique"
 
 

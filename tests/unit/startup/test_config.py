@@ -3,12 +3,13 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
-from composed import BASELINES, OPTIONS, PRESETS, RECIPE, composed, leaves, own, refusal
+from composed import BASELINES, FAMILY, OPTIONS, PRESETS, RECIPE, composed, leaves, own, refusal
 from omegaconf import OmegaConf
 
 from recipe.critique_grpo.core_algos import SHAPINGS
 from recipe.critique_grpo.critics import critic_types
-from recipe.critique_grpo.options import ConfigError, CritiqueGRPOConfig, from_config
+from recipe.critique_grpo.option_values import from_config
+from recipe.critique_grpo.options import ConfigError, CritiqueGRPOConfig
 from recipe.critique_grpo.startup.validate import validate
 
 pytestmark = pytest.mark.unit
@@ -20,15 +21,15 @@ CRITIC_DECIDES: dict[str, Any] = {"critique_grpo__reward__source": "critique", "
 
 
 @pytest.mark.parametrize("tier", ["gpu", "cpu"])
-@pytest.mark.parametrize("preset", [*PRESETS, *BASELINES])
+@pytest.mark.parametrize("preset", [*PRESETS, *BASELINES, *FAMILY])
 def test_every_preset_on_every_tier_is_valid(preset: str, tier: str) -> None:
-    options = validate(composed(preset, tier))
+    options = validate(composed(preset, tier, **{"critique_grpo__judge__model": "judge"} if preset == "ditto" else {}))
     assert isinstance(options, CritiqueGRPOConfig)
     assert options.active == (preset not in ("grpo", "dr_grpo"))
 
 
 def test_every_preset_is_tested() -> None:
-    assert {path.stem for path in (RECIPE / "config/preset").glob("*.yaml")} == {*PRESETS, *BASELINES}
+    assert {path.stem for path in (RECIPE / "config/preset").glob("*.yaml")} == {*PRESETS, *BASELINES, *FAMILY}
 
 
 def test_no_node_of_ours_means_the_defaults() -> None:
@@ -101,6 +102,10 @@ def test_what_only_refinement_forbids_is_allowed_without_it() -> None:
         ("critique_grpo.loss.calibration_max", 0.0, "above 0"),
         ("critique_grpo.advantage.ema_std_decay", 1.0, "0 to below 1"),
         ("critique_grpo.advantage.ema_std_guard", 0.0, "above 0"),
+        ("critique_grpo.roles.critic.rows", 1, "2 and more"),
+        ("critique_grpo.roles.refiner.rows", -1, "use 0"),
+        ("critique_grpo.roles.critic.reward", "usefulness", "utility"),
+        ("critique_grpo.roles.refiner.reward", "result", "transition"),
         ("critique_grpo.refinement.num", -1, "use 0"),
         ("critique_grpo.loss.gamma", 0.0, "gamma > 0"),
         ("critique_grpo.loss.gamma", -0.1, "gamma > 0"),
@@ -201,6 +206,38 @@ def test_calibration_needs_the_policys_own_refinements_and_its_gradient() -> Non
     assert "loss.shaping=calibrated needs the log-probs" in text
     text = refusal(**calibrated, critique_grpo__loss__objective__refinement="likelihood")
     assert "shaping=calibrated weighs a policy gradient" in text
+
+
+TRAINED_CRITIC = {
+    "critique_grpo__roles__critic__rows": 2,
+    "critique_grpo__critique__type": "self",
+    "critique_grpo__critique__max_tokens": 512,
+}
+TRAINED_REFINER = {"critique_grpo__roles__refiner__rows": 3}
+
+
+def test_rows_of_roles_are_valid_with_and_without_refinements() -> None:
+    for roles in (TRAINED_CRITIC, TRAINED_REFINER, TRAINED_CRITIC | TRAINED_REFINER):
+        assert validate(composed(**roles)).refines
+        assert validate(composed(**roles, critique_grpo__refinement__num=0)).refines
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (TRAINED_REFINER | {"critique_grpo__refinement__num": 5}, "set actor_rollout_ref.rollout.n to 9 or more, or"),
+        (TRAINED_REFINER | {"critique_grpo__refinement__trigger": "never"}, "refinement.trigger is never"),
+        (TRAINED_CRITIC | {"critique_grpo__reward__source": "critique"}, "set reward.source=rule"),
+        (TRAINED_CRITIC | {"critique_grpo__refinement__stop_after_correct": True}, "set it to false"),
+        (TRAINED_CRITIC | {"critique_grpo__critique__type": "indicative"}, "set critique_grpo.critique.type=self"),
+        (TRAINED_CRITIC | {"critique_grpo__critique__max_tokens": 513}, "data.max_response_length (512)"),
+        (TRAINED_CRITIC | {"critique_grpo__roles__critic__reward": "verdict"}, "set critique_grpo.critique.attempts=1"),
+        (TRAINED_REFINER | {"critique_grpo__refinement__generator": "endpoint"}, "set refinement.generator=policy"),
+        (TRAINED_REFINER | {"critique_grpo__roles__refiner__reward": "transition"}, "set trigger=always"),
+    ],
+)
+def test_rows_of_roles_that_nothing_would_come_of_are_refused(changes: dict[str, Any], said: str) -> None:
+    assert said in refusal(**changes)
 
 
 @pytest.mark.parametrize("option", [{"ema_std_decay": 0.99}, {"function": "my.py:f"}])

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from composed import composed, own, refusal
 
-from recipe.critique_grpo.options import ConfigError, from_config
+from recipe.critique_grpo.option_values import from_config
+from recipe.critique_grpo.options import ConfigError
 from recipe.critique_grpo.startup.validate import validate
 
 pytestmark = pytest.mark.unit

@@ -57,6 +57,46 @@ def test_default_is_the_paper_without_its_clip() -> None:
     assert default.algorithm.norm_adv_by_std_in_grpo is False
 
 
+FAMILY = {
+    "icrl": {
+        "critique_grpo.loss.calibration_max": 2.0,
+        "critique_grpo.refinement.show_response": False,
+        "critique_grpo.critique.max_tokens": 1024,
+        "critique_grpo.roles.critic.reward": "utility",
+        "algorithm.norm_adv_by_std_in_grpo": True,
+    },
+    "ditto": {
+        "actor_rollout_ref.rollout.n": 8,
+        "data.train_batch_size": 64,
+        "actor_rollout_ref.actor.ppo_mini_batch_size": 16,
+        "critique_grpo.loss.clip_ratio_low": 0.2,
+        "critique_grpo.loss.clip_ratio_high": 0.28,
+        "actor_rollout_ref.actor.optim.lr": 5e-6,
+        "data.max_response_length": 8192,
+        "critique_grpo.roles.refiner.reward": "outcome",
+    },
+    "recrit": {
+        "critique_grpo.roles.refiner.transition": {
+            "correction": 1.0,
+            "robustness": 0.6,
+            "sycophancy": -1.0,
+            "boundary": -0.1,
+        },
+        "actor_rollout_ref.rollout.n": 8,
+        "actor_rollout_ref.actor.kl_loss_coef": 0.04,
+        "actor_rollout_ref.actor.optim.lr": 2e-6,
+        "data.max_response_length": 4096,
+        "critique_grpo.refinement.trigger": "always",
+    },
+}
+"""Values that the papers or the released code of these methods state, as docs/family.md names them."""
+
+
+@pytest.mark.parametrize(("preset", "option"), [(preset, option) for preset in FAMILY for option in FAMILY[preset]])
+def test_the_family_has_the_values_of_its_papers(preset: str, option: str) -> None:
+    assert OmegaConf.select(composed(preset), option) == FAMILY[preset][option]
+
+
 def test_the_divisor_of_the_loss_follows_the_response_length() -> None:
     config = composed(data__max_response_length=77)
     assert config.actor_rollout_ref.actor.loss_scale_factor == 77

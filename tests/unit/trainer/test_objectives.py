@@ -7,7 +7,7 @@ import pytest
 import torch
 from verl import DataProto
 
-from recipe.critique_grpo.core_algos import compute_shaped_token_loss
+from recipe.critique_grpo.core_algos import compute_mixed_group_advantage, compute_shaped_token_loss
 from recipe.critique_grpo.options import LossConfig, ObjectiveConfig
 from recipe.critique_grpo.trainer.objectives import expert_metrics, set_objectives
 
@@ -57,6 +57,47 @@ def test_imitated_rows_get_their_reward_and_are_no_part_of_their_group() -> None
     # of the first group, two wrong and one right row are compared; of the second, rewards of 1, 0 and -1
     compared = [-1 / 3, -1 / 3, 2 / 3, 1.0, 1.0, 0.0, -1.0, 1.0]
     assert advantages(expert="likelihood") == pytest.approx(compared, abs=1e-4)
+
+
+def in_roles() -> DataProto:
+    """A group of six rows: four that answer, of which the last is right, and two critiques."""
+    data = batch()[:6]
+    data.batch["token_level_rewards"][:, 0] = torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0, 0.0])
+    data.non_tensor_batch["origin"][:] = ["initial"] * 3 + ["refinement"] + ["critic"] * 2
+    data.batch["refinement_mask"] = torch.from_numpy(data.non_tensor_batch["origin"] == "refinement")
+    data.non_tensor_batch["uid"][:] = "a"
+    return data
+
+
+def test_rows_of_a_role_are_compared_with_each_other() -> None:
+    data = in_roles()
+    set_objectives(data, LossConfig(), norm_by_std=False)
+    answers, critics = [-0.25, -0.25, -0.25, 0.75], [0.5, -0.5]
+    assert data.batch["advantages"][:, 0].tolist() == answers + critics
+    assert data.batch["initial_mask"].tolist() == [True] * 3 + [False] * 3
+    assert data.batch["off_policy_mask"].tolist() == [False] * 3 + [True] + [False] * 2
+    # 3 + 1 rows that answer: an initial one counts 4/3, a refined one 4; critics count as they are.
+    torch.testing.assert_close(data.batch["loss_weight"], torch.tensor([4 / 3] * 3 + [4.0] + [1.0] * 2))
+    mixed_up = compute_mixed_group_advantage(
+        data.batch["token_level_rewards"], data.batch["response_mask"], data.non_tensor_batch["uid"]
+    )[0]
+    assert mixed_up[:, 0].tolist() != data.batch["advantages"][:, 0].tolist()
+
+
+def test_roles_are_trained_whatever_the_others_are_for() -> None:
+    data = in_roles()
+    nothing = ObjectiveConfig(initial="none", refinement="likelihood")
+    set_objectives(data, LossConfig(objective=nothing), norm_by_std=False)
+    assert data.batch["advantages"][:, 0].tolist() == [0, 0, 0, 1, 0.5, -0.5]
+    assert data.batch["likelihood_mask"].tolist() == [False] * 3 + [True] + [False] * 2
+
+
+def test_transitions_as_recrit_compares_them() -> None:
+    """One correction, three times right to right, three times wrong to wrong, one sycophancy."""
+    rewards = torch.tensor([[1.0], [0.6], [0.6], [0.6], [-0.1], [-0.1], [-0.1], [-1.0]])
+    found = compute_mixed_group_advantage(rewards, torch.ones(8, 1), ["a"] * 8, norm_by_std=True)[0][:, 0]
+    expected = [1.278, 0.649, 0.649, 0.649, -0.452, -0.452, -0.452, -1.868]
+    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-3, rtol=0)
 
 
 def test_nothing_below_zero_is_imitated() -> None:

@@ -74,6 +74,7 @@ def mini_batch(refined: Tensor, weight: Tensor | None = None, likelihood: Tensor
             "advantages": advantages,
             "refinement_mask": refined,
             "off_policy_mask": refined,
+            "initial_mask": ~refined,
             "likelihood_mask": NONE_REFINED if likelihood is None else likelihood,
             "loss_weight": torch.ones(ROWS) if weight is None else weight,
         }

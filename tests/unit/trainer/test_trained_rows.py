@@ -31,6 +31,15 @@ def test_rows_are_in_the_order_of_their_slots() -> None:
     assert all(row.token_ids is None and row.log_probs is None for row in found["a"])
 
 
+def test_roles_keep_their_text_and_their_reward() -> None:
+    data = batch()
+    data.non_tensor_batch["origin"][1] = "critic"
+    data.batch["token_level_scores"] = torch.tensor([[0.0, 1.0], [0.5, 0.0], [0.0, 0.0], [0.0, 0.0]])
+    critic, refined = (row.record(lambda ids: f"<{ids}>") for row in trained_rows(data)["a"])
+    assert (critic.origin, critic.advantage, critic.reward, critic.text) == ("critic", -0.5, 0.5, "<[9]>")
+    assert refined.reward is None and refined.text is None
+
+
 def test_refinements_keep_tokens_and_probabilities_on_request() -> None:
     first, refined = (row.record(lambda ids: f"<{ids[0]}>") for row in trained_rows(batch(), with_log_probs=True)["a"])
     assert refined.tokens == ["<7>", "<8>"] and refined.probs == pytest.approx([0.5, 0.01])

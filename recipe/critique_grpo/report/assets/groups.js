@@ -136,10 +136,10 @@ function coloured(row) {
 function trained(rows) {
   const table = make("table", "", { class: "rows" });
   const line = make("tr");
-  line.append(make("th", "slot"), make("th", "row"), make("th", "advantage"));
+  line.append(make("th", "slot"), make("th", "row"), make("th", "advantage"), make("th", "reward of a role"));
   table.append(line, ...rows.map((row, slot) => {
     const one = make("tr");
-    one.append(make("td", slot), make("td", row.origin), make("td", row.advantage == null ? "not a number" : row.advantage.toFixed(3), { class: "number" }));
+    one.append(make("td", slot), make("td", row.origin), make("td", row.advantage == null ? "not a number" : row.advantage.toFixed(3), { class: "number" }), make("td", row.reward == null ? "" : row.reward.toFixed(3), { class: "number" }));
     return one;
   }));
   return table;
@@ -160,6 +160,9 @@ async function showGroup() {
     if (group.rows && group.rows.length) {
       section.append(make("h4", "Rows that were trained on"), trained(group.rows));
       section.append(...group.rows.filter((row) => row.tokens).map(coloured));
+      for (const row of group.rows) {
+        if (row.text != null) section.append(make("p", `What the policy said as ${row.origin}`), make("pre", row.text));
+      }
     }
   } catch (error) {
     section.replaceChildren(make("p", error.message, { class: "problem" }));
