@@ -18,6 +18,7 @@ from recipe.critique_grpo.options import (
 FALLBACKS = ("indicative", "indicative_gt", "skip")
 TRIGGERS = ("all_failed", "some_failed", "always", "never")
 SELECTIONS = ("random", "best", "shortest", "likeliest")
+SHOWN = ("end", "first_error")
 GENERATORS = ("policy", "endpoint")
 REWARD_SOURCES = ("rule", "critique")
 SET_WEIGHTS = ("equal", "per_set")
@@ -48,6 +49,7 @@ def from_config(config: DictConfig) -> CritiqueGRPOConfig:
     _one_of("critique.fallback", options.critique.fallback, FALLBACKS)
     _one_of("refinement.trigger", options.refinement.trigger, TRIGGERS)
     _one_of("refinement.selection", options.refinement.selection, SELECTIONS)
+    _one_of("refinement.show_until", options.refinement.show_until, SHOWN)
     _one_of("refinement.generator", options.refinement.generator, GENERATORS)
     _one_of("roles.critic.reward", options.roles.critic.reward, CRITIC_REWARDS)
     _one_of("roles.refiner.reward", options.roles.refiner.reward, REFINER_REWARDS)
@@ -82,6 +84,11 @@ def from_config(config: DictConfig) -> CritiqueGRPOConfig:
         raise ConfigError(f"critique_grpo.advantage.ema_std_decay is {decay}; use 0 to below 1, or null for none.")
     if not guard > 0:
         raise ConfigError(f"critique_grpo.advantage.ema_std_guard is {guard}; use a bound above 0.")
+    coef, clip = options.advantage.distil_coef, options.advantage.distil_clip
+    if not coef >= 0:
+        raise ConfigError(f"critique_grpo.advantage.distil_coef is {coef}; use 0 (for none) or more.")
+    if not clip > 0:
+        raise ConfigError(f"critique_grpo.advantage.distil_clip is {clip}; use a bound above 0.")
     for name in ("clip_ratio_low", "clip_ratio_high"):
         ratio = getattr(options.loss, name)
         if ratio is not None and ratio <= 0:

@@ -55,6 +55,7 @@ class RefinementConfig:
     generator: str = "policy"
     stop_after_correct: bool = False
     show_response: bool = True
+    show_until: str = "end"
     max_prompt_length: int = 4096
 
 
@@ -147,6 +148,8 @@ class AdvantageConfig:
 
     ema_std_decay: float | None = None
     ema_std_guard: float = 5.0
+    distil_coef: float = 0.0
+    distil_clip: float = 5.0
     function: str | None = None
 
 
@@ -194,7 +197,12 @@ class CritiqueGRPOConfig:
     @property
     def active(self) -> bool:
         """Whether the rollout stage has anything to do."""
-        return self.mixes or self.judges or not self.loss.objective.is_policy_gradient
+        return self.mixes or self.judges or self.distils or not self.loss.objective.is_policy_gradient
+
+    @property
+    def distils(self) -> bool:
+        """Whether the policy learns from itself where it has seen its peers."""
+        return self.advantage.distil_coef > 0
 
     @property
     def judges(self) -> bool:
@@ -204,12 +212,13 @@ class CritiqueGRPOConfig:
     @property
     def reads_log_probs(self) -> bool:
         """Whether a shaping of the advantages reads log-probs, so that the pass for old ones cannot be left out."""
-        return self.loss.shaping == CALIBRATED or self.advantage.function is not None
+        return self.loss.shaping == CALIBRATED or self.distils or self.advantage.function is not None
 
     @property
     def keeps_log_probs(self) -> bool:
         """Whether the log-probs that a refinement was sampled with are kept; another model's are not known."""
-        return self.reads_log_probs and self.refinement.generator == "policy"
+        weighed = self.loss.shaping == CALIBRATED or self.advantage.function is not None
+        return weighed and self.refinement.generator == "policy"
 
     @property
     def mixes(self) -> bool:

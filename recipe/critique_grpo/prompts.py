@@ -2,7 +2,8 @@
 
 A template is a ``str.format`` string. The refinement request is the user's turn after the question and the failed
 response: ``refinement`` with a critique, ``retry`` without one; ``fresh`` is the turn that holds question and critique
-where the failed response is not shown. All others belong to critique types, which declare them in their own files
+where the failed response is not shown; ``teacher`` the one that holds question and peers (``rollout/peer_context.py``).
+All others belong to critique types, which declare them in their own files
 (``critics/``).
 """
 
@@ -49,6 +50,9 @@ REQUESTS = {
         "{question}\n\nFeedback on an earlier solution: {critique}\n\n"
         "Use the feedback, and write a complete solution that does not mention it or the earlier solution.",
         frozenset({"question", "critique"}),
+    ),
+    "teacher": Template(
+        "{question}\n\n{peers}\n\nSolve the original problem correctly.", frozenset({"question", "peers"})
     ),
 }
 

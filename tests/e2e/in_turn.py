@@ -50,6 +50,7 @@ FAMILY: dict[str, Any] = {
         "refinement": {**ALWAYS, "num": 0},
         "roles": {"refiner": {"rows": 2, "reward": "transition"}},
     },
+    "taught": {"refinement": {"num": 0}, "advantage": {"distil_coef": 0.1}},
     "running": {"critique": {"type": "challenge"}, "refinement": ALWAYS, "advantage": {"ema_std_decay": 0.9}},
 }
 

@@ -6,7 +6,20 @@ from typing import Any
 
 from recipe.critique_grpo import reward
 
-LUCKY = ("peers", "group", "imitating", "plain", "fresh", "told", "calibrated", "critic", "refiner", "running", "mine")
+LUCKY = (
+    "peers",
+    "group",
+    "imitating",
+    "plain",
+    "fresh",
+    "told",
+    "calibrated",
+    "critic",
+    "refiner",
+    "taught",
+    "running",
+    "mine",
+)
 
 
 def compute_score(

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from e2e.in_turn import FAMILY, STEPS, N
+from e2e.in_turn import FAMILY, GROUPS, STEPS, N
 
 pytestmark = pytest.mark.e2e
 TRANSITIONS = ("correction", "robustness", "sycophancy", "boundary")
@@ -62,7 +62,7 @@ def test_critiques_are_trained_for_what_came_of_them(runs: dict[str, Any]) -> No
             continue
         worth = {one["critique"]["text"]: utility(one) for one in group["responses"] if one["critique"]["valid"]}
         for row in rows["critic"]:
-            assert row["text"].endswith("correct") and row["reward"] == worth[row["text"].strip()]
+            assert row["reward"] == worth[row["text"].removesuffix("<|im_end|>")]
         trained += compared(rows, "critic")
     assert trained, "no group had critiques of different worth"
     for step in runs["critic"]["steps"]:
@@ -112,3 +112,11 @@ def utility(response: dict[str, Any]) -> float:
 def transition(response: dict[str, Any]) -> float:
     worth = {(False, True): 1.0, (True, True): 0.6, (True, False): -1.0, (False, False): -0.1}
     return worth[response["correct"], response["refinement"]["correct"]]
+
+
+def test_the_policy_learns_from_itself_where_it_has_seen_its_peers(runs: dict[str, Any]) -> None:
+    for step in runs["taught"]["steps"]:
+        assert step["critique_grpo/teacher_rows"] == GROUPS * N and step["critique_grpo/teacher_too_long"] == 0
+        assert step["critique_grpo/teacher_gap"] != 0 and step["critique_grpo/refinements"] == 0
+        # Also in groups whose rewards are all equal.
+        assert step["critique_grpo/zero_advantage_fraction"] == 0 and step["actor/grad_norm"] > 0

@@ -35,7 +35,9 @@ class Fallbacks:
         *,
         error: bool = False,
         own: OwnWords | None = None,
-        **counts: int,
+        retries: int = 0,
+        resent: int = 0,
+        tokens: int = 0,
     ) -> Critique:
         """The fallback's critique of a response.
 
@@ -44,7 +46,7 @@ class Fallbacks:
             reason: the whole story, for the dump.
             error: nobody could be asked.
             own: what the policy said instead.
-            counts: ``retries``, ``resent``, ``tokens`` of the critique.
+            retries, resent, tokens: of the critique.
 
         Raises:
             FailureBudgetExceeded: there were too many.
@@ -58,4 +60,14 @@ class Fallbacks:
         elif self.kind == "indicative_gt":
             text = indicative_gt_text(self.templates, subject, correct)
         verdict = False if subject.correct is None else None
-        return Critique(text, verdict, valid=False, error=error, reason=reason, own=own, **counts)
+        return Critique(
+            text,
+            verdict,
+            valid=False,
+            retries=retries,
+            resent=resent,
+            tokens=tokens,
+            error=error,
+            reason=reason,
+            own=own,
+        )

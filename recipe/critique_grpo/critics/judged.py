@@ -87,11 +87,12 @@ class JudgedCritic(Critic):
                 )
             tokens += reply.tokens
             resent += reply.retries
-            text, verdict, reason = self._judgement(reply, subject.correct)
+            text, verdict, reason = self._judgement(reply, subject)
             own = own_words(reply)
             if not reason:
                 self.fallbacks.budget.passed()
-                return Critique(text, verdict, retries=attempt, resent=resent, tokens=tokens, own=own)
+                steps = self._steps(text)
+                return Critique(text, verdict, retries=attempt, resent=resent, tokens=tokens, steps=steps, own=own)
         happened, retries = "it gave no usable verdict", settings.attempts - 1
         return self.fallbacks.stand_in(
             subject, happened, reason, own=own, retries=retries, resent=resent, tokens=tokens
@@ -104,9 +105,9 @@ class JudgedCritic(Critic):
         true = subject.ground_truth
         return self.templates.fill("cot_reference", question=question, response=response, ground_truth=true)
 
-    def _judgement(self, reply: Reply, correct: bool | None) -> tuple[str, bool | None, str]:
+    def _judgement(self, reply: Reply, subject: Subject) -> tuple[str, bool | None, str]:
         """The critique, its verdict, and why it cannot be used: nothing if it can."""
-        limit = self.options.critique.max_tokens
+        correct, limit = subject.correct, self.options.critique.max_tokens
         if not reply.finished:
             return "", None, f"an answer was cut off at critique.max_tokens ({limit})."
         if len(reply.text) > limit * CHARACTERS_PER_TOKEN:
@@ -118,6 +119,10 @@ class JudgedCritic(Critic):
         if correct is not None and verdict != correct:
             return "", None, f"the verdict was {_name(verdict)}, the rule-based score says {_name(correct)}."
         return text, verdict, ""
+
+    def _steps(self, text: str) -> tuple[bool, ...]:
+        """What a usable critique says of each step; nothing, if it does not judge them."""
+        return ()
 
 
 class CotCritic(JudgedCritic):

@@ -60,6 +60,7 @@ class Critique:
     tokens: int = 0  # completion tokens of the judge, all attempts; a reply from the cache counts as when it was new
     error: bool = False  # the judge could not be asked (as opposed to: gave no usable verdict)
     reason: str = ""  # of a fallback: why the judge's last answer could not be used, with the end of it where it helps
+    steps: tuple[bool, ...] = ()  # of a critic that judges them: which steps of the response are correct
     own: OwnWords | None = None  # the policy's last attempt, whether it could be used or not; None of other critics
 
 
@@ -73,6 +74,8 @@ class Critic(ABC):
     asks: ClassVar[Literal["judge", "policy"] | None] = None
     #: Whether its critiques carry a verdict, so that it can decide the reward (reward.source=critique).
     has_verdict: ClassVar[bool] = False
+    #: Whether it judges every step (``Critique.steps``), so that a response can be shown up to its first wrong one.
+    judges_steps: ClassVar[bool] = False
     #: Whether it has to see all responses of the group (``Subject.siblings``); then no critique begins before the last
     #: response is scored.
     needs_group: ClassVar[bool] = False

@@ -58,6 +58,11 @@ class CritiqueRefinementManager(AgentLoopManager):
         self._times = [times for times in output.non_tensor_batch.pop(TIMES) if times is not None]
         return output
 
+    @property
+    def records(self) -> list[GroupRecord]:
+        """Those that nobody has taken yet."""
+        return self._records
+
     def take_records(self) -> tuple[list[GroupRecord], list[StageTimes]]:
         """Records of the groups and times of the workers of the last training rollout; empties the store."""
         taken = self._records, self._times

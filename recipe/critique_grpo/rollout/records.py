@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from recipe.critique_grpo.critics import Critique
 from recipe.critique_grpo.rollout.rows import ROLES, TRANSITIONS, Outcome
@@ -69,7 +70,10 @@ class RoleRecord:
 
 @dataclass
 class GroupRecord:
-    """One question of one training step; ``responses`` and ``rows`` in the order of their slots."""
+    """One question of one training step; ``responses`` and ``rows`` in the order of their slots.
+
+    ``teachers``: token ids of the prompts of ``peer_context.py``, on their way to the trainer.
+    """
 
     step: int
     index: str
@@ -83,6 +87,7 @@ class GroupRecord:
     uid: str = ""
     rows: list[RowRecord] = field(default_factory=list)
     roles: list[RoleRecord] = field(default_factory=list)
+    teachers: list[tuple[int, ...] | None] = field(default_factory=list)
 
     @property
     def refinements(self) -> list[RefinementRecord]:
@@ -151,7 +156,7 @@ def rollout_metrics(records: Sequence[GroupRecord]) -> dict[str, float]:
         "prompt_skipped": outcomes[Outcome.PROMPT_TOO_LONG],
         "generator_errors": outcomes[Outcome.GENERATOR_FAILED],
     }
-    metrics |= transitions(records) | role_metrics(records)
+    metrics |= transitions(records) | role_metrics(records) | teacher_metrics(records)
     return {f"critique_grpo/{name}": float(value) for name, value in metrics.items()}
 
 
@@ -182,15 +187,29 @@ def role_metrics(records: Sequence[GroupRecord]) -> dict[str, float]:
     return metrics
 
 
+def teacher_metrics(records: Sequence[GroupRecord]) -> dict[str, float]:
+    """Rows that learn from peers, and those whose teacher's prompt is too long (an empty one)."""
+    prompts = [prompt for record in records for prompt in record.teachers]
+    if not prompts:
+        return {}
+    made = [prompt for prompt in prompts if prompt is not None]
+    return {"teacher_rows": sum(map(bool, made)), "teacher_too_long": sum(not prompt for prompt in made)}
+
+
 def dump_rollout(records: Sequence[GroupRecord], folder: str, step: int) -> Path:
     """Write ``<folder>/<step>.jsonl``, a group a line, replacing the file in one go."""
     path = Path(folder) / f"{step}.jsonl"
     with finished_file(path) as draft, open(draft, "w", encoding="utf-8") as file:
         for record in records:
-            fields = {**asdict(record), "reason": record.reason()}
-            del fields["uid"]  # another one whenever the same step is repeated
+            fields = {**asdict(record, dict_factory=_without_own), "reason": record.reason()}
+            del fields["uid"], fields["teachers"]  # another one whenever the same step is repeated; no text
             file.write(json.dumps(fields, ensure_ascii=False) + "\n")
     return path
+
+
+def _without_own(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A record's fields without the policy's own token ids."""
+    return {name: value for name, value in items if name != "own"}
 
 
 def _response_without_texts(response: ResponseRecord) -> ResponseRecord:

@@ -81,6 +81,18 @@ def cap_text(
     return text if cap is None or len(token_ids) <= cap else decode(token_ids[:cap])
 
 
+def first_tokens(token_ids: Sequence[int], characters: int, decode: Callable[[Sequence[int]], str]) -> list[int]:
+    """The fewest tokens from the start whose text has that many characters; all, if none do."""
+    least, most = 0, len(token_ids)
+    while least < most:
+        middle = (least + most) // 2
+        if len(decode(token_ids[:middle])) < characters:
+            least = middle + 1
+        else:
+            most = middle
+    return list(token_ids[:least])
+
+
 def turn_after_response(
     messages: Sequence[Message],
     request: str,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from recipe.critique_grpo.critics.steps import end_of_first_error
 from recipe.critique_grpo.options import CritiqueGRPOConfig
 from recipe.critique_grpo.prompts import Templates
 from recipe.critique_grpo.rollout.refinement import (
@@ -14,6 +15,7 @@ from recipe.critique_grpo.rollout.refinement import (
     Message,
     RefinementPrompt,
     cap_text,
+    first_tokens,
     fit_refinement_prompt,
     turn_after_response,
 )
@@ -100,16 +102,22 @@ class Refiner:
         response_ids: Sequence[int],
         critique: str,
         *,
+        steps: Sequence[bool] = (),
         params: dict[str, Any],
         seed: int,
         after: SampleRequest | None,
     ) -> Generated:
-        """One refinement of a response; ``params``, ``seed``, ``after``: see ``Writer``.
+        """One refinement of a response.
+
+        Args:
+            steps: which steps of the response the critique calls correct, if it judges them.
+            params, seed, after: see ``Writer``.
 
         Raises:
             NotRefined: the request does not fit, or nobody answered it.
         """
-        prompt = self.prompt(question, prompt_ids, response_ids, critique)
+        shown = self._until_first_error(response_ids, steps)
+        prompt = self.prompt(question, prompt_ids, shown, critique)
         generated = await self.write(prompt, params=params, seed=seed, after=after)
         return replace(generated, prompt_truncated=prompt.truncated, prompt_ids=tuple(prompt.token_ids))
 
@@ -139,6 +147,12 @@ class Refiner:
         if prompt is None:
             raise PromptTooLong(f"question and critique have more than {budget} tokens")
         return prompt
+
+    def _until_first_error(self, response_ids: Sequence[int], steps: Sequence[bool]) -> Sequence[int]:
+        if self.options.refinement.show_until != "first_error" or not steps:
+            return response_ids
+        end = end_of_first_error(self.decode(response_ids), steps)
+        return response_ids if end is None else first_tokens(response_ids, end, self.decode)
 
     def _fresh(self, question: Sequence[Message], critique: str, budget: int) -> RefinementPrompt:
         """Question and critique in one turn of the user's; without a critique the question alone, as it was sampled."""

@@ -14,6 +14,8 @@ ROLES = (CRITIC, REFINER)
 SLOT = "slot"
 #: Log-probs of a refinement's tokens under the prompt they were sampled with, which holds the critique.
 BEHAVIOUR = "behaviour_log_probs"
+#: Log-probs of a row's tokens where the policy has seen its peers (``peer_context.py``).
+TEACHER = "teacher_log_probs"
 
 #: (response correct, its refinement correct) by name.
 TRANSITIONS = {

@@ -20,11 +20,12 @@ from verl import DataProto
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, AgentLoopWorker, _InternalAgentLoopOutput
 from verl.workers.rollout.llm_server import LLMServerClient
 
-from recipe.critique_grpo.critics import OwnWords, critic_types, declared_templates, make_critic
+from recipe.critique_grpo.critics import OwnWords, declared_templates, make_critic
 from recipe.critique_grpo.option_values import from_config
 from recipe.critique_grpo.prompts import load_templates
 from recipe.critique_grpo.reward import golds_of
 from recipe.critique_grpo.rollout.group_stage import GroupStage
+from recipe.critique_grpo.rollout.peer_context import PeerTeacher
 from recipe.critique_grpo.rollout.refinement import Message, request_seed
 from recipe.critique_grpo.rollout.refiner import Refiner
 from recipe.critique_grpo.rollout.reward_watch import RewardWatch
@@ -35,14 +36,12 @@ from recipe.critique_grpo.rollout.sampled_group import SampledGroup
 from recipe.critique_grpo.rollout.stage_clock import StageClock
 from recipe.critique_grpo.rollout.writers import (
     SAMPLE_REQUEST,
-    PolicyChat,
     PolicyClient,
-    endpoint_client,
+    make_chat,
     make_writer,
     unstreamed,
 )
 from recipe.critique_grpo.rollout.written import GENERATOR, demonstration_tokens, padded, role_output, written_output
-from verl_ext.chat_client import Chat
 from verl_ext.console_log import warn_on_console
 from verl_ext.turnstile import Turnstile
 
@@ -72,7 +71,17 @@ class CritiqueRefinementWorker(AgentLoopWorker):
             encode_text=partial(self.tokenizer.encode, add_special_tokens=False),
             decode=self._decode,
         )
-        critic = make_critic(self.options, templates, self._chat())
+        self.teacher = PeerTeacher(self.options, templates, self.refiner) if self.options.distils else None
+        chat = make_chat(
+            self.options,
+            self.llm_client,
+            self._encode,
+            self._decode,
+            self.rollout_config,
+            self.tokenizer.eos_token_id,
+            self.model_config.hf_config,
+        )
+        critic = make_critic(self.options, templates, chat)
         longest = Longest(self.rollout_config.prompt_length, self.rollout_config.response_length)
         self.stage: GroupStage[Row] = GroupStage(self.options, critic, self.clock, longest)
         reward = self.config.reward.custom_reward_function
@@ -80,24 +89,6 @@ class CritiqueRefinementWorker(AgentLoopWorker):
         self._groups: dict[str, SampledGroup[Row]] = {}
         self._under_way: set[asyncio.Task[Any]] = set()
         self.turnstile = Turnstile()
-
-    def _chat(self) -> Chat | None:
-        """Whom the critic asks."""
-        asks = critic_types()[self.options.critique.type].asks
-        if asks == "judge":
-            return endpoint_client(self.options.judge)
-        if asks is None:
-            return None
-        return PolicyChat(
-            self.llm_client,
-            self._encode,
-            self._decode,
-            sampling={name: self.rollout_config[name] for name in ("temperature", "top_p", "top_k")} | self._unstreamed,
-            eos_token_id=self.tokenizer.eos_token_id,
-            max_model_len=self.rollout_config.max_model_len
-            or getattr(self.model_config.hf_config, "max_position_embeddings", None),  # as verl's server has it
-            seeded=self.options.seed_requests,
-        )
 
     async def generate_sequences(self, batch: DataProto) -> DataProto:
         """As verl's, with the stage clock restarted. If it fails, nothing that it has started goes on."""
@@ -152,6 +143,10 @@ class CritiqueRefinementWorker(AgentLoopWorker):
         row.reward_score = mixed.samples[slot].score
         if slot == 0:
             row.extra_fields[RECORD] = mixed.record.for_transport(with_texts=self.options.dump_dir is not None)
+            if self.teacher:
+                sampled = [slot for slot, sample in enumerate(mixed.samples) if sample.origin == INITIAL]
+                prompts = self.teacher.prompts(list(kwargs["raw_prompt"]), mixed.record, sampled)
+                row.extra_fields[RECORD].teachers = prompts
         return row
 
     def _new_group(self, sampling_params: dict[str, Any], step: int, kwargs: dict[str, Any]) -> SampledGroup[Row]:
@@ -200,6 +195,7 @@ class CritiqueRefinementWorker(AgentLoopWorker):
             prompt_ids,
             response_ids,
             critique,
+            steps=response.critique.steps if response.critique else (),
             params=self._request_params(sampling_params, step, kwargs, slot, "refine"),
             seed=request_seed(self.options.seed, step, kwargs.get("index", ""), slot, "refine"),
             after=response.row.extra_fields[REQUEST],

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from verl.workers.rollout.replica import TokenOutput
 
+from recipe.critique_grpo.critics import critic_types
 from recipe.critique_grpo.critics.failure_budget import FailureBudget
 from recipe.critique_grpo.critics.protocol import PolicyReply
 from recipe.critique_grpo.options import CritiqueGRPOConfig, EndpointConfig
@@ -16,7 +17,7 @@ from recipe.critique_grpo.rollout.refiner import Generated, SampleRequest, Write
 from recipe.critique_grpo.rollout.rows import GeneratorFailed
 from recipe.critique_grpo.rollout.stage_clock import StageClock
 from verl_ext.abortable_client import AbortableClient
-from verl_ext.chat_client import ChatClient, ChatError, Reply
+from verl_ext.chat_client import Chat, ChatClient, ChatError, Reply
 
 ABORTED = "aborted"  # verl's word for a request that the server has given up
 #: The last request for a sample in this task: verl's agent loops choose its id, and do not tell.
@@ -164,6 +165,38 @@ def unstreamed(engine: str) -> dict[str, Any]:
     from vllm.sampling_params import RequestOutputKind
 
     return {"detokenize": False, "output_kind": RequestOutputKind.FINAL_ONLY}
+
+
+def make_chat(
+    options: CritiqueGRPOConfig,
+    policy: PolicyClient,
+    encode: Callable[[list[Message]], list[int]],
+    decode: Callable[[Sequence[int]], str],
+    rollout: Any,
+    eos_token_id: int,
+    model: Any,
+) -> Chat | None:
+    """Whom the critic asks: a judge, the policy, or nobody.
+
+    Args:
+        rollout: verl's configuration of the rollout servers.
+        model: transformers' configuration of the policy.
+    """
+    asks = critic_types()[options.critique.type].asks
+    if asks == "judge":
+        return endpoint_client(options.judge)
+    if asks is None:
+        return None
+    return PolicyChat(
+        policy,
+        encode,
+        decode,
+        sampling={name: rollout[name] for name in ("temperature", "top_p", "top_k")} | unstreamed(rollout.name),
+        eos_token_id=eos_token_id,
+        # As verl's server has it.
+        max_model_len=rollout.max_model_len or getattr(model, "max_position_embeddings", None),
+        seeded=options.seed_requests,
+    )
 
 
 def make_writer(

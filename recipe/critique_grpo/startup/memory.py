@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from recipe.critique_grpo.startup.validate import sequence_parallel
+from recipe.critique_grpo.startup.ranks import sequence_parallel
 
 GIB = 1024**3
 FP32, BF16 = 4, 2

@@ -6,6 +6,7 @@ from recipe.critique_grpo.core_algos import SHAPINGS
 from recipe.critique_grpo.critics import critic_types
 from recipe.critique_grpo.option_values import from_config
 from recipe.critique_grpo.options import LOSS_MODE, ConfigError, CritiqueGRPOConfig
+from recipe.critique_grpo.startup.ranks import sequence_parallel
 from recipe.critique_grpo.startup.validate_loss import advantage_problems, objective_problems
 from recipe.critique_grpo.startup.validate_roles import role_problems
 from verl_ext.chat_client import is_plain_url
@@ -137,14 +138,6 @@ def _lora_problems(config: DictConfig) -> list[str]:
     ]
 
 
-def sequence_parallel(actor: DictConfig) -> int:
-    """Ranks that share the tokens of a row; verl has two options for it, the older one deprecated."""
-    return max(
-        actor.get("ulysses_sequence_parallel_size") or 1,
-        (actor.get("fsdp_config") or {}).get("ulysses_sequence_parallel_size") or 1,
-    )
-
-
 def _critic_problems(options: CritiqueGRPOConfig) -> list[str]:
     """What the critique type, as its file declares it, cannot do with these options; and endpoints nobody can ask."""
     problems = []
@@ -188,6 +181,7 @@ def _stage_problems(config: DictConfig, options: CritiqueGRPOConfig) -> list[str
         (options.refines, "critique_grpo.refinement.trigger=never"),
         (options.judges, "critique_grpo.reward.source=rule"),
         (options.expert.column is not None, "critique_grpo.expert.column=null"),
+        (options.distils, "critique_grpo.advantage.distil_coef=0"),
         (not options.loss.objective.is_policy_gradient, "critique_grpo.loss.objective.initial=policy_gradient"),
     )
     off = " and ".join(switch for on, switch in switches if on)
@@ -223,6 +217,15 @@ def _refinement_problems(config: DictConfig, options: CritiqueGRPOConfig) -> lis
         problems.append(
             "critique_grpo.refinement.selection=likeliest needs the policy's log-probs, which refinements of "
             "critique_grpo.refinement.generator=endpoint do not have: choose another selection."
+        )
+    critic = critic_types().get(options.critique.type)
+    if options.refinement.show_until == "first_error" and not (
+        options.refinement.show_response and critic and critic.judges_steps
+    ):
+        able = ", ".join(name for name, one in critic_types().items() if one.judges_steps)
+        problems.append(
+            "critique_grpo.refinement.show_until=first_error needs a response that is shown (refinement.show_response) "
+            f"and a critic that judges its steps: choose critique_grpo.critique.type among {able}, or show_until=end."
         )
     if options.refinement.max_prompt_length < data.max_prompt_length:
         problems.append(

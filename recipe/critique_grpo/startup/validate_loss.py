@@ -3,6 +3,7 @@
 from omegaconf import DictConfig
 
 from recipe.critique_grpo.options import CALIBRATED, LOSS_MODE, NOTHING, POLICY_GRADIENT, CritiqueGRPOConfig
+from recipe.critique_grpo.startup.ranks import sequence_parallel
 
 
 def objective_problems(config: DictConfig, options: CritiqueGRPOConfig) -> list[str]:
@@ -56,12 +57,27 @@ def advantage_problems(config: DictConfig, options: CritiqueGRPOConfig) -> list[
             f"{objective.refinement}: set shaping=rational, which that objective does not use."
         )
     ema, loss_mode = options.advantage.ema_std_decay is not None, actor.policy_loss.loss_mode
-    for name, on in (("function", options.advantage.function is not None), ("ema_std_decay", ema)):
+    function = options.advantage.function is not None
+    for name, on in (("function", function), ("ema_std_decay", ema), ("distil_coef", options.distils)):
         if on and loss_mode != LOSS_MODE:
             problems.append(
                 f"critique_grpo.advantage.{name} is set, but with actor_rollout_ref.actor.policy_loss.loss_mode="
                 f"{loss_mode} training is verl's own: set it to null, or loss_mode={LOSS_MODE}."
             )
+    if options.distils and not objective.is_policy_gradient:
+        problems.append(
+            "critique_grpo.advantage.distil_coef adds to the advantages of a policy gradient: set it to 0, or all of "
+            "critique_grpo.loss.objective to policy_gradient."
+        )
+    rollout = config.actor_rollout_ref.rollout
+    longest = options.refinement.max_prompt_length + config.data.max_response_length
+    fits = rollout.log_prob_max_token_len_per_gpu * sequence_parallel(actor) >= longest
+    if options.distils and rollout.log_prob_use_dynamic_bsz and not fits:
+        problems.append(
+            f"critique_grpo.advantage.distil_coef: a response under its teacher's prompt may have {longest} tokens "
+            "(refinement.max_prompt_length + data.max_response_length), but actor_rollout_ref.rollout."
+            f"log_prob_max_token_len_per_gpu is {rollout.log_prob_max_token_len_per_gpu}: raise it, or lower those."
+        )
     centred = algorithm.adv_estimator == "critique_grpo" and not algorithm.norm_adv_by_std_in_grpo
     if ema and not (centred and objective.is_policy_gradient):
         problems.append(

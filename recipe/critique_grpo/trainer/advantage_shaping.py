@@ -2,7 +2,7 @@
 
 For ``w >= 0`` the token loss ``-min(r A, clip(r) A)`` times w is the loss of ``w A``, so a weight on the loss needs
 nothing in the actor worker. The order: scale by a running standard deviation (``ema_std.py``), weights (calibration),
-then a function of the user's own. Each is off by default.
+additions (``distillation.py``), then a function of the user's own. Each is off by default.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,8 @@ from torch import Tensor
 from verl import DataProto
 
 from recipe.critique_grpo.options import CALIBRATED, CritiqueGRPOConfig
-from recipe.critique_grpo.rollout.rows import BEHAVIOUR, ORIGIN, ROLES
+from recipe.critique_grpo.rollout.rows import BEHAVIOUR, ORIGIN, ROLES, TEACHER
+from recipe.critique_grpo.trainer.distillation import distilled
 from recipe.critique_grpo.trainer.ema_std import EmaStd
 from recipe.critique_grpo.trainer.objectives import compared_groups
 from verl_ext.extern_function import extern_function
@@ -29,6 +30,8 @@ class StepRows:
     are compared with each other), ``origin`` (see ``rows.py``), ``data_source`` (a role's is one of its own): (bs,)
     strings. ``behaviour_log_probs``: (bs, len), of a refinement's tokens under the
     prompt that they were sampled with, which holds the critique, and 0 elsewhere; None where another model refines.
+    ``teacher_log_probs``: (bs, len), of the same tokens where the policy has seen the group's other responses; the old
+    ones where it has not; None without such a teacher.
     """
 
     advantages: Tensor
@@ -40,6 +43,7 @@ class StepRows:
     origin: np.ndarray
     data_source: np.ndarray
     behaviour_log_probs: Tensor | None = None
+    teacher_log_probs: Tensor | None = None
 
 
 #: The rows of a step -> their new advantages, (bs, len).
@@ -60,7 +64,7 @@ class AdvantageShaping:
         """Set the batch's ``advantages`` anew; returns metrics. With every option off the batch is left alone."""
         metrics: dict[str, float] = {}
         calibrates = self.options.loss.shaping == CALIBRATED
-        if self.ema_std is None and self.function is None and not calibrates:
+        if self.ema_std is None and self.function is None and not calibrates and not self.options.distils:
             return metrics
         rows = step_rows(batch)
         if self.ema_std is not None:
@@ -71,6 +75,11 @@ class AdvantageShaping:
             weights = calibration(rows, self.options.loss.calibration_max)
             rows = replace(rows, advantages=rows.advantages * weights)
             metrics |= calibration_metrics(rows, weights, self.options.loss.calibration_max)
+        if rows.teacher_log_probs is not None:
+            tensors = (rows.advantages, rows.old_log_probs, rows.teacher_log_probs, rows.response_mask)
+            coef, clip = self.options.advantage.distil_coef, self.options.advantage.distil_clip
+            rows = replace(rows, advantages=distilled(*tensors, coef=coef, clip=clip))
+            metrics["critique_grpo/teacher_gap"] = teacher_gap(rows)
         if self.function is not None:
             rows = replace(rows, advantages=checked(self.function(rows), rows))
         batch.batch["advantages"] = rows.advantages
@@ -90,7 +99,8 @@ def step_rows(batch: DataProto) -> StepRows:
         compared_groups(batch),
         columns[ORIGIN],
         np.array([f"{source}/{origin}" if origin in ROLES else source for source, origin in sources], dtype=object),
-        tensors[BEHAVIOUR] if BEHAVIOUR in tensors else None,
+        tensors.get(BEHAVIOUR, None),
+        tensors.get(TEACHER, None),
     )
 
 
@@ -117,6 +127,14 @@ def calibration_metrics(rows: StepRows, weights: Tensor, most: float) -> dict[st
         "critique_grpo/calibration_mean": chosen.mean().item(),
         "critique_grpo/calibration_capped": (chosen >= most).float().mean().item(),
     }
+
+
+def teacher_gap(rows: StepRows) -> float:
+    """Mean of ``log pi(y|q, peers) - log pi(y|q)`` over the tokens of rows that have a teacher; 0 without any."""
+    assert rows.teacher_log_probs is not None
+    gap = (rows.teacher_log_probs - rows.old_log_probs) * rows.response_mask
+    taught = gap.bool().any(dim=-1)
+    return gap[taught].sum().item() / max(rows.response_mask[taught].sum().item(), 1)
 
 
 def checked(advantages: Tensor, rows: StepRows) -> Tensor:

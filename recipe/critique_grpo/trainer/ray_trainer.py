@@ -20,10 +20,11 @@ from recipe.critique_grpo.options import LOSS_MODE
 from recipe.critique_grpo.report.metrics import accuracy as validation_accuracy
 from recipe.critique_grpo.reward import FLAGS
 from recipe.critique_grpo.rollout.records import GroupRecord, dump_rollout, rollout_metrics
-from recipe.critique_grpo.rollout.rows import INITIAL, ROLES
+from recipe.critique_grpo.rollout.rows import INITIAL, ROLES, TEACHER
 from recipe.critique_grpo.rollout.stage_clock import stage_metrics
 from recipe.critique_grpo.trainer.advantage_shaping import AdvantageShaping
 from recipe.critique_grpo.trainer.best_checkpoint import BestCheckpoint
+from recipe.critique_grpo.trainer.distillation import teacher_prompts, under_prompts
 from recipe.critique_grpo.trainer.ending import finished
 from recipe.critique_grpo.trainer.learnability import learnability
 from recipe.critique_grpo.trainer.objectives import expert_metrics, of_origin, set_objectives
@@ -160,6 +161,8 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
         if not self.shaped:
             return super()._update_actor(batch)
         set_objectives(batch, self.options.loss, bool(self.config.algorithm.norm_adv_by_std_in_grpo))
+        if self.options.distils:
+            self._ask_teachers(batch)
         self._step_metrics.update(self.shape_advantages(batch))
         updated = self._needed_rows(batch)
         output = super()._update_actor(updated)
@@ -175,6 +178,18 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
             if flag in batch.non_tensor_batch:
                 metrics[f"critique_grpo/{flag}"] = float(batch.non_tensor_batch[flag][graded].mean())
         return output
+
+    def _ask_teachers(self, batch: DataProto) -> None:
+        """Add the log-probs of the responses where the policy, which has not moved yet, has seen their peers."""
+        prompts = teacher_prompts(batch, self.async_rollout_manager.records)
+        taught = torch.tensor([bool(prompt) for prompt in prompts]).unsqueeze(-1)
+        old = batch.batch["old_log_probs"]
+        if not taught.any():
+            batch.batch[TEACHER] = old
+            return
+        asked = under_prompts(batch, prompts, self.tokenizer.pad_token_id)
+        told = super()._compute_old_log_prob(asked)[0].batch["old_log_probs"]
+        batch.batch[TEACHER] = torch.where(taught, told, old)
 
     def _needed_rows(self, batch: DataProto) -> DataProto:
         """The rows that the update must compute."""

@@ -165,7 +165,7 @@ async def _roll_out(config: DictConfig, answer: Answer, ground_truth: Any, targe
     worker = Worker(config, LLMServerClient(config))
     worker.llm_client = Client(config, clock=worker.clock)
     worker.refiner.write.client = worker.llm_client  # type: ignore[attr-defined]
-    if worker.options.critique.type == "self":
+    if worker.options.critique.type.startswith("self"):
         worker.stage.critic.chat.client = worker.llm_client  # type: ignore[attr-defined]
 
     def column(values: list[Any]) -> Any:
@@ -436,6 +436,46 @@ def test_refinements_may_be_rows_under_their_own_prompts(model: Path) -> None:
         for (prompt, _), (text, refined) in list(zip(result.trained[group], result.rows[group], strict=True))[2:]:
             assert judging_each(sent[tuple(prompt)]) == text and not refined
     assert sorted(result.rewards[2:N]) == [0.0, 1.0]
+
+
+def test_a_response_may_be_shown_up_to_its_first_wrong_step(model: Path) -> None:
+    def stepwise(request: Request) -> str:
+        if request.stage == "critique":
+            return "Step 1 : incorrect"
+        return "12 0 10" if request.stage == "sample" else "31 7"
+
+    changes: dict[str, Any] = {"critique__type": "self_steps", "refinement__show_until": "first_error"}
+    module = "recipe.critique_grpo.critics"
+    with pytest.MonkeyPatch.context() as patch:  # this tokenizer knows no lines
+        patch.setattr(f"{module}.judged.parse_verdict", lambda text: False)
+        patch.setattr(f"{module}.steps.step_verdicts", lambda text: (True, False, True))
+        patch.setattr(f"{module}.steps.split_steps", lambda text: text.split())
+        cut = roll_out(model, stepwise, **changes)
+        whole = roll_out(model, stepwise, **{**changes, "refinement__show_until": "end"})
+    assert len(cut.of("refine")) == len(whole.of("refine")) == 2 * N
+    assert all("12 0 10" in request.prompt for request in whole.of("refine"))
+    assert all("12 0" in request.prompt and "12 0 10" not in request.prompt for request in cut.of("refine"))
+
+
+def test_the_policy_teaches_itself_under_its_peers(model: Path) -> None:
+    def some_right(request: Request) -> str:
+        return "90 7" if request.stage == "sample" and request.number % N == 1 else wrong(request)
+
+    options: dict[str, Any] = {"advantage__distil_coef": 0.1, "refinement__num": 0, "refinement__max_prompt_length": 64}
+    options["dump_dir"] = "anywhere"  # the records keep their texts
+    result = roll_out(model, some_right, **options)
+    assert not result.of("refine") and result.behaviour is None
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(model)
+    for record in result.records:
+        assert len(record.teachers) == N and all(record.teachers)
+        for response, prompt in zip(record.responses, record.teachers, strict=True):
+            text = tokenizer.decode(prompt)
+            assert text.count("is correct : 90 7") == (not response.correct) and response.text not in text
+            assert text.count("Do not repeat its mistake") == 1 and text.endswith("< assistant >")
+    short = roll_out(model, some_right, **{**options, "refinement__max_prompt_length": 32})
+    assert {prompt for record in short.records for prompt in record.teachers} == {()}
+    mixed = roll_out(model, wrong, **{**options, "refinement__num": 1})
+    assert [record.teachers.count(None) for record in mixed.records] == [1, 1], "refinements are not taught"
 
 
 def test_no_group_waits_for_another(model: Path) -> None:

@@ -102,6 +102,9 @@ def test_what_only_refinement_forbids_is_allowed_without_it() -> None:
         ("critique_grpo.loss.calibration_max", 0.0, "above 0"),
         ("critique_grpo.advantage.ema_std_decay", 1.0, "0 to below 1"),
         ("critique_grpo.advantage.ema_std_guard", 0.0, "above 0"),
+        ("critique_grpo.refinement.show_until", "error", "first_error"),
+        ("critique_grpo.advantage.distil_coef", -0.1, "0 (for none) or more"),
+        ("critique_grpo.advantage.distil_clip", 0.0, "a bound above 0"),
         ("critique_grpo.roles.critic.rows", 1, "2 and more"),
         ("critique_grpo.roles.refiner.rows", -1, "use 0"),
         ("critique_grpo.roles.critic.reward", "usefulness", "utility"),
@@ -180,7 +183,7 @@ def test_a_fallback_does_not_tell_what_the_judge_must_not_know(kind: str) -> Non
     validate(composed(**blind, critique_grpo__critique__type="indicative_gt"))  # which asks no judge
 
 
-@pytest.mark.parametrize("kind", sorted(set(critic_types()) - {"cot", "self"}))
+@pytest.mark.parametrize("kind", sorted(set(critic_types()) - {"cot", "self", "steps", "self_steps"}))
 def test_only_a_critic_that_judges_can_decide_the_reward(kind: str) -> None:
     message = refusal(critique_grpo__reward__source="critique", critique_grpo__critique__type=kind)
     assert "critique_grpo.reward.source" in message and f"critique.type={kind}" in message and "cot, self" in message
@@ -206,6 +209,29 @@ def test_calibration_needs_the_policys_own_refinements_and_its_gradient() -> Non
     assert "loss.shaping=calibrated needs the log-probs" in text
     text = refusal(**calibrated, critique_grpo__loss__objective__refinement="likelihood")
     assert "shaping=calibrated weighs a policy gradient" in text
+
+
+def test_a_response_is_cut_at_an_error_that_somebody_finds() -> None:
+    cut: dict[str, Any] = {"critique_grpo__refinement__show_until": "first_error"}
+    steps = {"critique_grpo__critique__type": "self_steps"}
+    validate(composed(**cut, **steps))
+    for other in (
+        {},
+        {"critique_grpo__critique__type": "self"},
+        {**steps, "critique_grpo__refinement__show_response": False},
+    ):
+        assert "choose critique_grpo.critique.type among steps, self_steps" in refusal(**cut, **other)
+
+
+def test_peers_teach_without_any_refinement() -> None:
+    taught: dict[str, Any] = {"critique_grpo__advantage__distil_coef": 0.1}
+    options = validate(composed(**taught, critique_grpo__refinement__num=0))
+    assert options.active and not options.refines and options.reads_log_probs and not options.keeps_log_probs
+    text = refusal(**taught, critique_grpo__loss__objective__initial="likelihood")
+    assert "adds to the advantages of a policy gradient" in text
+    short = {"actor_rollout_ref__rollout__log_prob_use_dynamic_bsz": True}
+    text = refusal(**taught, **short, actor_rollout_ref__rollout__log_prob_max_token_len_per_gpu=4000)
+    assert "a response under its teacher's prompt may have 4608 tokens" in text
 
 
 TRAINED_CRITIC = {
@@ -240,7 +266,7 @@ def test_rows_of_roles_that_nothing_would_come_of_are_refused(changes: dict[str,
     assert said in refusal(**changes)
 
 
-@pytest.mark.parametrize("option", [{"ema_std_decay": 0.99}, {"function": "my.py:f"}])
+@pytest.mark.parametrize("option", [{"ema_std_decay": 0.99}, {"function": "my.py:f"}, {"distil_coef": 0.1}])
 def test_advantages_are_shaped_in_this_recipes_training_alone(option: dict[str, Any]) -> None:
     changes = {f"critique_grpo__advantage__{name}": value for name, value in option.items()}
     validate(composed(**changes))
