@@ -12,7 +12,8 @@
 #   VAL      parquet files to validate on
 #   OUT      folder for checkpoints, metrics, train.log and (not with PRESET=grpo) rollouts
 #            (default: outputs/train/<last part of MODEL>-<PRESET>)
-#   PRESET   default, paper, released, grpo; or a baseline: dr_grpo, luffy, sft, raft, refinement_ft, citl_ft
+#   PRESET   default, paper, released, grpo; or a baseline: dr_grpo, luffy, sft, raft, refinement_ft, citl_ft;
+#            or of the family (docs/family.md): icrl, ditto, recrit
 #            (default: default)
 #   TIER     cpu or gpu (default: gpu if nvidia-smi shows one)
 #   GPUS     GPUs of each machine to use (default: all; cpu: 1)
