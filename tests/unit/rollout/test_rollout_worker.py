@@ -474,7 +474,7 @@ def test_the_policy_teaches_itself_under_its_peers(model: Path) -> None:
             assert text.count("Do not repeat its mistake") == 1 and text.endswith("< assistant >")
     short = roll_out(model, some_right, **{**options, "refinement__max_prompt_length": 20})
     assert {prompt for record in short.records for prompt in record.teachers} == {()}
-    mixed = roll_out(model, wrong, **{**options, "refinement__num": 1})
+    mixed = roll_out(model, wrong, **{**options, "refinement__num": 1, "refinement__max_prompt_length": 256})
     assert [record.teachers.count(None) for record in mixed.records] == [1, 1], "refinements are not taught"
 
 

@@ -35,7 +35,7 @@ def test_every_row_is_made_exported_and_evaluated() -> None:
 
 
 def test_each_finds_what_it_needs() -> None:
-    """A model before its evaluation, and that of R1-GRPO before what goes on from it, even if that alone is asked for."""
+    """A model before its evaluation; that of R1-GRPO before what goes on from it, even if only that is asked for."""
     names = [job.name for job in jobs_of(table(), [SEQUENTIAL], [7])]
     assert names == [f"r1-grpo.7.{step}" for step in ("train", "export", "eval")] + [
         f"r1-grpo-refinement-ft.7.{step}" for step in ("finetune", "eval")
