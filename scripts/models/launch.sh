@@ -1,7 +1,8 @@
 # What the scripts of models share; sourced. Each sets MODEL and `settings`, then calls `launch "$@"`. From the environment:
 #
 #   PRESET        default, paper, released, grpo; or a baseline: dr_grpo, luffy, sft, raft, refinement_ft, citl_ft
-#                 (default: default)
+#                 (default: default); or of the family (docs/family.md): icrl, ditto, recrit, with critique, k and
+#                 learning rate of their own
 #   CRITIQUE      critique.type: indicative_gt, indicative, cot, self ...  (default: indicative_gt)
 #   REFINEMENTS   k, refinements that join a group of 8                    (default: 1)
 #   JUDGE_URL, JUDGE_MODEL   of CRITIQUE=cot; the key is in OPENAI_API_KEY
@@ -20,7 +21,6 @@ shared=(
   data.max_response_length=6144
   critique_grpo.refinement.max_prompt_length=8704
   actor_rollout_ref.actor.ppo_mini_batch_size=64
-  actor_rollout_ref.actor.optim.lr=1e-6
   actor_rollout_ref.rollout.n=8
   actor_rollout_ref.rollout.temperature=1.0
   actor_rollout_ref.rollout.max_model_len=14848
@@ -35,8 +35,16 @@ shared=(
 launch() { # the user's overrides
   local toy=()
   case "${PRESET:-default}" in
-    grpo | dr_grpo | luffy | sft | raft) ;; # which refine nothing
-    *) shared+=("critique_grpo.critique.type=${CRITIQUE:-indicative_gt}" "critique_grpo.refinement.num=${REFINEMENTS:-1}") ;;
+    icrl | ditto | recrit) # the prompt of a critic or refiner holds a response
+      shared+=(data.max_prompt_length=8704)
+      ;;
+    grpo | dr_grpo | luffy | sft | raft) # which refine nothing
+      shared+=(actor_rollout_ref.actor.optim.lr=1e-6)
+      ;;
+    *)
+      shared+=(actor_rollout_ref.actor.optim.lr=1e-6)
+      shared+=("critique_grpo.critique.type=${CRITIQUE:-indicative_gt}" "critique_grpo.refinement.num=${REFINEMENTS:-1}")
+      ;;
   esac
   [[ "${SMOKE:-}" != 1 ]] || smoke
   [[ -z "${JUDGE_URL:-}" ]] || shared+=("critique_grpo.judge.base_url='$JUDGE_URL'")
@@ -83,4 +91,9 @@ smoke() {
     trainer.val_before_train=false
     trainer.save_freq=-1
   )
+  case "${PRESET:-default}" in
+    icrl | ditto | recrit) # of the eight rows some are of roles
+      toy+=(data.max_prompt_length=256 actor_rollout_ref.rollout.n=8 critique_grpo.critique.max_tokens=32)
+      ;;
+  esac
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from composed import BASELINES, PRESETS, composed
+from composed import BASELINES, FAMILY, PRESETS, composed
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -89,6 +89,26 @@ def test_the_same_script_runs_every_preset(tmp_path: Path, preset: str) -> None:
     of_the_preset = composed(preset).critique_grpo
     assert config.critique_grpo.refinement.num == of_the_preset.refinement.num
     assert config.critique_grpo.loss == of_the_preset.loss and config.critique_grpo.expert == of_the_preset.expert
+
+
+@pytest.mark.parametrize("preset", FAMILY)
+def test_the_family_keeps_its_own_values(tmp_path: Path, preset: str) -> None:
+    """But for sizes; and the prompt of a role holds a whole response."""
+    judge = {"JUDGE_MODEL": "judge"}
+    config, own = started("qwen2.5_7b.sh", tmp_path, TIER="gpu", GPUS="8", PRESET=preset, **judge), composed(preset)
+    validate(config)
+    for part in ("critique", "roles", "loss"):
+        assert config.critique_grpo[part] == own.critique_grpo[part]
+    assert config.critique_grpo.refinement.num == own.critique_grpo.refinement.num
+    assert config.actor_rollout_ref.actor.optim.lr == own.actor_rollout_ref.actor.optim.lr
+    longest = config.critique_grpo.refinement.max_prompt_length
+    assert config.data.max_prompt_length == longest > 2048 + config.data.max_response_length
+    toy = (tmp_path / "smoke" / "sums", tmp_path / "smoke" / "tiny")
+    for folder in toy:
+        folder.mkdir(parents=True)
+    for name in ("train.parquet", "val.parquet"):
+        (toy[0] / name).touch()
+    validate(started("qwen2.5_7b.sh", tmp_path, SMOKE="1", SMOKE_DIR=str(tmp_path / "smoke"), PRESET=preset, **judge))
 
 
 @pytest.mark.parametrize("script", MODELS)
