@@ -26,12 +26,11 @@ class StepRows:
     """All rows of a step, ``bs``, with ``len`` response tokens.
 
     ``advantages``, ``old_log_probs`` (of the policy that sampled, under the question alone), ``response_mask``: (bs,
-    len). ``refinement_mask``: (bs,) bool. ``scores``: (bs,), the rewards. ``uid`` (equal for rows that
-    are compared with each other), ``origin`` (see ``rows.py``), ``data_source`` (a role's is one of its own): (bs,)
-    strings. ``behaviour_log_probs``: (bs, len), of a refinement's tokens under the
-    prompt that they were sampled with, which holds the critique, and 0 elsewhere; None where another model refines.
-    ``teacher_log_probs``: (bs, len), of the same tokens where the policy has seen the group's other responses; the old
-    ones where it has not; None without such a teacher.
+    len). ``refinement_mask``: (bs,) bool. ``scores``: (bs,), the rewards. ``uid`` (equal for rows that are compared
+    with each other), ``origin`` (see ``rows.py``), ``data_source`` (a role has one of its own): (bs,) strings.
+    ``behaviour_log_probs``: (bs, len), of a refinement's tokens under the prompt that they were sampled with, which
+    holds the critique, and 0 elsewhere; None where another model refines. ``teacher_log_probs``: (bs, len), of the same
+    tokens where the policy has seen the group's other responses; the old ones where it has not; None without one.
     """
 
     advantages: Tensor
