@@ -155,7 +155,7 @@ def runs(
                 "generator": judge(stronger),
             },
             "cot": {
-                "critique": {"type": "cot", "attempts": 2, "max_tokens": 48, "cap_tokens": 8, "failure_budget": 1.0},
+                "critique": {"type": "cot", "attempts": 1, "max_tokens": 48, "cap_tokens": 8, "failure_budget": 1.0},
                 "judge": judge(real, sampling={"temperature": 0.7, "structured_outputs": {"regex": FORM}}),
             },
             "demonstrated": {"refinement": {"num": 0}, "expert": {"column": "shown"}},
