@@ -28,6 +28,7 @@ def group(step: int, index: int, *, solved: bool = True, text: str = "It is 5.",
     mistaken = Critique("Well done.", verdict=True, reason="judge at http://secret:2/v1: time-out")
     second = ResponseRecord("Nine", 0.0, 32, False, mistaken, Outcome.ABORTED)
     rows = [RowRecord("refinement", 0.5, ["It", " is", " 4."], [0.9, 0.1, 0.01]), RowRecord("initial", -0.5)]
+    rows.append(RowRecord("critic", 0.25, reward=1.0, text="It is wrong.\nVerdict: incorrect"))
     question = f"2+{index}? {HOSTILE}"
     return GroupRecord(
         step, str(index), question, "4", "all_failed", "random", True, [first, second], "sums", rows=rows

@@ -52,10 +52,10 @@ class RowRecord:
 
     origin: str
     advantage: float
-    reward: float | None = None
-    text: str | None = None
     tokens: list[str] | None = None
     probs: list[float] | None = None
+    reward: float | None = None
+    text: str | None = None
 
 
 @dataclass

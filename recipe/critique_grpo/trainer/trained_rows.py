@@ -24,12 +24,12 @@ class TrainedRow:
     def record(self, decode: Callable[[list[int]], str]) -> RowRecord:
         """The row as it is dumped, with its text, of a refinement token by token."""
         if self.reward is not None and self.token_ids is not None:
-            return RowRecord(self.origin, self.advantage, self.reward, decode(self.token_ids.tolist()))
+            return RowRecord(self.origin, self.advantage, reward=self.reward, text=decode(self.token_ids.tolist()))
         if self.token_ids is None or self.log_probs is None:
             return RowRecord(self.origin, self.advantage)
         texts = [decode([token]) for token in self.token_ids.tolist()]
         probs = [float(f"{p:.3g}") for p in self.log_probs.exp().tolist()]
-        return RowRecord(self.origin, self.advantage, tokens=texts, probs=probs)
+        return RowRecord(self.origin, self.advantage, texts, probs)
 
 
 def trained_rows(batch: DataProto, with_log_probs: bool = False) -> dict[str, list[TrainedRow]]:

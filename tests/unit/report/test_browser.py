@@ -111,6 +111,13 @@ def test_a_link_leads_to_the_story_of_a_group(browser: Any, run: Path) -> None:
     wait_for(browser, "#group", "Step 7, group 1")
 
 
+def test_what_the_policy_said_in_a_role_is_shown_with_its_reward(browser: Any, run: Path) -> None:
+    opened(browser, run, "#step=7&group=0")
+    wait_for(browser, "#group", "What the policy said as critic")
+    text = text_of(browser, "#group")
+    assert "2 critic 0.250 1.000" in text and "Verdict: incorrect" in text
+
+
 def test_what_a_model_wrote_is_shown_and_not_run(browser: Any, run: Path) -> None:
     opened(browser, run, "#step=1&group=0")
     wait_for(browser, "#group", HOSTILE)
