@@ -26,6 +26,7 @@ from verl import DataProto
 from verl.trainer.ppo.ray_trainer import compute_advantage
 from verl.utils.config import omega_conf_to_dataclass
 
+LONG = 600  # tokens of a request that is cancelled on its way
 CONFIG = Path(__file__).resolve().parents[2] / "recipe" / "critique_grpo" / "config"
 
 
@@ -158,7 +159,7 @@ async def aborts(trainer: Any) -> dict[str, Any]:
         return value
 
     generated, running = r"vllm:generation_tokens_total\{[^}]*\}", r"vllm:num_requests_running\{[^}]*\}"
-    params = {"max_tokens": 1800, "ignore_eos": True, "temperature": 1.0, **unstreamed("vllm")}
+    params = {"max_tokens": LONG, "ignore_eos": True, "temperature": 1.0, **unstreamed("vllm")}
     before = counted(generated)
     requests = [
         asyncio.ensure_future(client.generate(str(number), prompt_ids=[5, 6, 7], sampling_params=dict(params)))
