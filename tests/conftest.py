@@ -64,6 +64,11 @@ def overrides(tiny_model: Path, problems: Path) -> list[str]:
     ]
 
 
+def value(overrides: list[str], option: str) -> str:
+    """What the overrides set an option to."""
+    return next(one.split("=", 1)[1] for one in overrides if one.startswith(f"{option}="))
+
+
 @pytest.fixture(scope="session")
 def cpu_environment() -> dict[str, str]:
     """The environment of ``scripts/cpu_env.sh``."""

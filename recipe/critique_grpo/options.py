@@ -212,13 +212,16 @@ class CritiqueGRPOConfig:
     @property
     def reads_log_probs(self) -> bool:
         """Whether a shaping of the advantages reads log-probs, so that the pass for old ones cannot be left out."""
-        return self.loss.shaping == CALIBRATED or self.distils or self.advantage.function is not None
+        return self.distils or self._weighs_refinements
 
     @property
     def keeps_log_probs(self) -> bool:
         """Whether the log-probs that a refinement was sampled with are kept; another model's are not known."""
-        weighed = self.loss.shaping == CALIBRATED or self.advantage.function is not None
-        return weighed and self.refinement.generator == "policy"
+        return self._weighs_refinements and self.refinement.generator == "policy"
+
+    @property
+    def _weighs_refinements(self) -> bool:
+        return self.loss.shaping == CALIBRATED or self.advantage.function is not None
 
     @property
     def mixes(self) -> bool:

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import REPO
+from conftest import REPO, value
 
 pytestmark = pytest.mark.e2e
 
@@ -104,8 +104,3 @@ def test_a_run_on_two_machines_survives_the_loss_of_one(
         assert latest.read_text() == "3"
         shards = sorted(path.name for path in (tmp_path / "run/checkpoints/global_step_3/actor").glob("model_*.pt"))
         assert shards == ["model_world_size_2_rank_0.pt", "model_world_size_2_rank_1.pt"]
-
-
-def value(overrides: list[str], option: str) -> str:
-    """What the overrides set an option to."""
-    return next(one.split("=", 1)[1] for one in overrides if one.startswith(f"{option}="))

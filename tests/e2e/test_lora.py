@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import REPO, run_logged
+from conftest import REPO, run_logged, value
 from test_training import TRAIN, lines
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
@@ -72,10 +72,6 @@ def test_the_export_of_a_lora_run_answers_as_the_policy_does(
     # An export is bf16, of base and adapter alike, the policy fp32: of two nearly equal tokens it may prefer the other.
     for name, exported in loaded(model).state_dict().items():
         torch.testing.assert_close(exported, policy.state_dict()[name], rtol=2**-7, atol=2e-4, msg=name)
-
-
-def value(overrides: list[str], option: str) -> str:
-    return next(one.split("=", 1)[1] for one in overrides if one.startswith(f"{option}="))
 
 
 def validated(tokenizer: AutoTokenizer, data: str, folder: Path) -> list[tuple[list[int], list[int]]]:

@@ -21,7 +21,7 @@ ASSUMPTIONS = (
     f"GPU-hours of an H100: {TOKENS} tokens a response, {QUESTIONS} questions, {EPOCHS} epochs, {N} responses a "
     f"question, {REFINED:.0%} of the groups refined; FLOPs of a token with P parameters are 2P to generate it at "
     f"{GENERATING:.0%} of the peak, 2P for a log-prob and 8P for an update (with recomputation) at {COMPUTING:.0%}. "
-    "Prompts, judge and start-up are not counted."
+    "Prompts, judge and start-up are not counted; a collection that rows share is counted for each of them."
 )
 
 
