@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Every check of this repository on a machine without a GPU: install, lint, types, unit, integration, end to end.
+# The checks of this repository on a machine without a GPU: install, lint, types, unit, integration, end to end.
 #
 #   bash scripts/test.sh [pytest options, such as -k policy_loss]
 #
 #   VENV   virtual environment to make or use (default: .venv)
+#   SLOW   1: also the tests marked slow, whole runs for one feature (SFT, LoRA, two machines, two ranks, the study,
+#          memory), which double the time
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -18,10 +20,12 @@ ruff format --check .
 mypy
 # A test that starts processes of its own sets the platform itself; the others see a machine without it.
 unset VERL_PLATFORM
+selected=(-m "not slow")
+[[ "${SLOW:-0}" == 1 ]] && selected=()
 none=0
 tests() { # a selection that finds nothing in one half may find something in the other
   local status=0
-  python -m pytest -q "$@" || status=$?
+  python -m pytest -q ${selected[@]+"${selected[@]}"} "$@" || status=$?
   ((status == 0 || status == 5)) || exit "$status"
   ((status == 0)) || none=$((none + 1))
 }

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import REPO, value
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import torch
 from conftest import REPO, run_logged
 from safetensors.torch import load_file
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 LAUNCHED_BY_THE_SCRIPT = ("tier=", "data.train_files", "data.val_files", "actor_rollout_ref.model.path")
 
 

@@ -14,7 +14,7 @@ from data_preprocess.tiny_model import make_model
 from recipe.critique_grpo.startup.memory import GIB, estimate
 from recipe.critique_grpo.startup.preflight import needed_cpus
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 CONFIG = REPO / "recipe/critique_grpo/config"
 
 

@@ -9,7 +9,7 @@ from conftest import run_logged
 
 from recipe.critique_grpo.study import problems, warm_start
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
 def test_two_methods_are_trained_measured_and_reported_on(tmp_path: Path, cpu_environment: dict[str, str]) -> None:

@@ -64,6 +64,7 @@ def two_ranks(
     return json.loads((folder / "two.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_refinement_finds_question_and_response_in_its_servers_cache(two_ranks: dict[str, Any]) -> None:
     found = two_ranks["cached"]
     print(f"prompt tokens found in the cache: {found}")
@@ -73,6 +74,7 @@ def test_a_refinement_finds_question_and_response_in_its_servers_cache(two_ranks
     assert found["text"] + found["tokens"] < 2 * found["now"]
 
 
+@pytest.mark.slow
 def test_two_ranks_give_the_loss_of_one(one_rank: dict[str, Any], two_ranks: dict[str, Any]) -> None:
     for rows in ("mixed", "refinements_only", "plain"):
         for gamma in ("0.1", "0.5"):
@@ -80,7 +82,7 @@ def test_two_ranks_give_the_loss_of_one(one_rank: dict[str, Any], two_ranks: dic
             assert two_ranks[rows][gamma]["grad_norm"] == pytest.approx(one_rank[rows][gamma]["grad_norm"], rel=1e-3)
 
 
-@pytest.mark.parametrize("ranks", ["one_rank", "two_ranks"])
+@pytest.mark.parametrize("ranks", ["one_rank", pytest.param("two_ranks", marks=pytest.mark.slow)])
 def test_what_a_step_leaves_out_changes_no_gradient(ranks: str, request: pytest.FixtureRequest) -> None:
     found = request.getfixturevalue(ranks)["savings"]
     nothing, whole = found.pop("nothing to learn"), found.pop("whole groups")
