@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import ray
+import role_rows
 import savings
 import torch
 from hydra import compose, initialize_config_dir
@@ -71,6 +72,7 @@ def probe(trainer: Any) -> None:
     for name, rows in (("mixed", batch), ("refinements_only", refinements_only), ("plain", plain)):
         result[name] = {gamma: update(trainer, rows, gamma) for gamma in (0.1, 0.5)}
     result["savings"] = savings.compare(trainer, batch)
+    result["roles"] = role_rows.compare(trainer, batch)
     Path(paths.result).write_text(json.dumps(result), encoding="utf-8")
 
 

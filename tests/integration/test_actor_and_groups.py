@@ -82,7 +82,23 @@ def test_two_ranks_give_the_loss_of_one(one_rank: dict[str, Any], two_ranks: dic
             assert two_ranks[rows][gamma]["grad_norm"] == pytest.approx(one_rank[rows][gamma]["grad_norm"], rel=1e-3)
 
 
-@pytest.mark.parametrize("ranks", ["one_rank", pytest.param("two_ranks", marks=pytest.mark.slow)])
+RANKS = ["one_rank", pytest.param("two_ranks", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("role", ["critic", "refiner"])
+@pytest.mark.parametrize("ranks", RANKS)
+def test_rows_of_a_role_add_their_own_plain_gradient_and_change_no_other(
+    ranks: str, role: str, request: pytest.FixtureRequest
+) -> None:
+    found = request.getfixturevalue(ranks)["roles"][role]
+    print(f"{ranks}, {role}: {found}")
+    assert found["largest"] > 1e-4
+    assert found["others"] > 1e-5
+    assert found["sum"] < min(1e-6, 1e-2 * found["others"])
+    assert found["plain"] < min(1e-6, 1e-3 * found["largest"])
+
+
+@pytest.mark.parametrize("ranks", RANKS)
 def test_what_a_step_leaves_out_changes_no_gradient(ranks: str, request: pytest.FixtureRequest) -> None:
     found = request.getfixturevalue(ranks)["savings"]
     nothing, whole = found.pop("nothing to learn"), found.pop("whole groups")
