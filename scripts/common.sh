@@ -81,6 +81,28 @@ find_model() {
   fi
 }
 
+# Where there is no flash-attn: sets `attention`, overrides for PyTorch's own, of the part of the configuration that is
+# named (ATTENTION=sdpa).
+choose_attention() { # prefix
+  attention=()
+  case "${ATTENTION:-flash}" in
+    flash) ;;
+    sdpa) attention=("+$1.override_config.attn_implementation=sdpa" "$1.use_remove_padding=false") ;;
+    *) die "ATTENTION is $ATTENTION; choose flash or sdpa" ;;
+  esac
+  [[ "$TIER" == gpu ]] || attention=() # the CPU tier has it set
+}
+
+# A cluster whose head has a token in ~/.ray asks for it, and Ray never sends it to an address that it is told.
+agree_on_token() { # the address, if it is not this machine that starts the cluster
+  local token="${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}"
+  [[ -z "${RAY_AUTH_MODE:-}" ]] || return 0
+  [[ -n "${RAY_AUTH_TOKEN:-}" || -s "$token" ]] || return 0
+  # One that somebody has started without would not understand it.
+  [[ -z "${1:-}" ]] || ! RAY_AUTH_MODE=disabled timeout 20 "${python%/*}/ray" health-check --address "$1" &>/dev/null || return 0
+  export RAY_AUTH_MODE=token
+}
+
 # To the repository, where every run starts, with the environment of the tier.
 enter_repo() {
   cd "$repo"

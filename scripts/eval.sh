@@ -16,7 +16,11 @@
 #   MAX_PROMPT     tokens a prompt may have; a longer one is refused (default: 2048; cpu: 1024)
 #   MAX_RESPONSE   tokens a response may have; a longer one is cut (default: 8192; cpu: 512)
 #   GPUS           GPUs of this machine to use (default: all; cpu: always 1)
-#   PYTHON         interpreter with this repository installed (default: python; cpu: .venv/bin/python)
+#   PYTHON         interpreter with this repository installed (default: .venv-gpu/bin/python; cpu: .venv/bin/python)
+#   ATTENTION      sdpa where there is no flash-attn (environment variable)
+#
+# A model is asked through its chat template as it is; one that was trained with settings for it (scripts/models/qwen3_8b.sh)
+# needs the same here: +data.apply_chat_template_kwargs.enable_thinking=false
 set -euo pipefail
 
 # shellcheck source=scripts/common.sh
@@ -43,6 +47,7 @@ done
 find_model
 out="$(realpath -ms "${OUT:-$repo/outputs/eval/${MODEL##*/}}")"
 enter_repo
+choose_attention actor_rollout_ref.model
 
 largest="$("$python" -m recipe.critique_grpo.evaluate.plan --out "$out" --model "$MODEL" --tier "$TIER" \
   --samples "$samples" --max_prompt "$prompt" --max_response "$response" --benches "${files[@]}" \
@@ -81,6 +86,7 @@ validate() {
     trainer.logger='[console]' \
     trainer.experiment_name=eval \
     "hydra.run.dir='$out/.hydra_run'" \
+    ${attention[@]+"${attention[@]}"} \
     ${overrides[@]+"${overrides[@]}"} 2>&1
 }
 

@@ -7,7 +7,8 @@
 #   RUN      folder of checkpoints (trainer.default_local_dir), or one that has it as checkpoints/
 #   TARGET   folder to write; it must not exist
 #   STEP     training step (default: the last one that was saved)
-#   PYTHON   environment variable: interpreter with this repository installed (default: .venv/bin/python, else python)
+#   PYTHON   environment variable: interpreter with this repository installed (default: with a GPU .venv-gpu/bin/python,
+#            else .venv/bin/python, else python)
 set -euo pipefail
 
 # shellcheck source=scripts/common.sh
@@ -28,11 +29,13 @@ if [[ ! -d "$actor" ]]; then # verl keeps the folder of a step whose weights it 
   die "there is no checkpoint $actor; saved are: ${saved:-none}"
 fi
 [[ ! -e "$target" ]] || die "$target is already there: name another folder"
-python="${PYTHON:-$repo/.venv/bin/python}"
-[[ -n "${PYTHON:-}" || -x "$python" ]] || python=python
+TIER=cpu places=("$repo/.venv/bin/python" "$repo/.venv-gpu/bin/python")
+! command -v nvidia-smi >/dev/null || TIER=gpu places=("${places[1]}" "${places[0]}")
+python="${PYTHON:-}"
+for place in "${places[@]}" python; do
+  [[ -n "$python" || ("$place" != python && ! -x "$place") ]] || python="$place"
+done
 find_python
-TIER=cpu
-! command -v nvidia-smi >/dev/null || TIER=gpu
 enter_repo
 rm -rf "$target.part"
 "$python" -m verl_ext.export "$actor" "$target.part" || die "failed, see above; $target was not written"

@@ -68,7 +68,8 @@ PY
 
 how_to_go_without() {
   cat <<EOF
-Without flash-attn, training uses PyTorch's attention; add to scripts/train.sh, eval.sh and every other run:
+Without flash-attn, training uses PyTorch's attention:
+  export ATTENTION=sdpa      # for all scripts; to runs that are started without them add
   $without
 It costs time and memory in the update and the log-probs: every micro-batch is padded to its longest row (lower
 actor_rollout_ref.actor.ppo_max_token_len_per_gpu if memory runs out), and Ulysses sequence parallelism is not possible.

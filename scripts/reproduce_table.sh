@@ -37,6 +37,9 @@ if [[ "${SMOKE:-}" == 1 ]]; then # makes its model and its data
   [[ -f "$toy/sums/val.parquet" ]] || SMOKE=1 bash "$repo/scripts/models/$script.sh" --preflight
   MODEL="$toy/tiny" BENCHES="${BENCHES:-$toy/sums/val.parquet}"
 fi
+# What the script sets for its model holds for every row: lengths, chat template, GPUs that a model is spread over.
+settings=()
+[[ "${SMOKE:-}" == 1 ]] || mapfile -t settings < <(bash "$repo/scripts/models/$script.sh" --settings)
 BENCHES="${BENCHES:-math500 minerva olympiad_bench aime24 aime25 amc23 theoremqa gpqa_diamond mmlu_pro}"
 out="$(realpath -ms "${OUT:-$repo/outputs/table/$script}")"
 chosen=()
@@ -46,4 +49,4 @@ export TIER GPUS PYTHON="$python" BENCH_DIR="${BENCH_DIR:-$data/benchmarks}"
 enter_repo
 exec "$python" -m recipe.critique_grpo.table --script "$script" --model "$MODEL" --train "$TRAIN" --val "$VAL" \
   --benches "$BENCHES" --out "$out" --seeds "${seeds[@]}" ${chosen[@]+--rows "${chosen[@]}"} \
-  ${overrides[@]+"${overrides[@]/#/--override=}"} ${DRY_RUN:+--dry-run}
+  ${overrides[@]+"${overrides[@]/#/--override=}"} ${settings[@]+"${settings[@]/#/--setting=}"} ${DRY_RUN:+--dry-run}

@@ -17,7 +17,8 @@
 #            (default: default)
 #   TIER     cpu or gpu (default: gpu if nvidia-smi shows one)
 #   GPUS     GPUs of each machine to use (default: all; cpu: 1)
-#   PYTHON   interpreter with this repository installed (default: python; cpu: .venv/bin/python)
+#   PYTHON   interpreter with this repository installed (default: .venv-gpu/bin/python; cpu: .venv/bin/python)
+#   ATTENTION   sdpa where there is no flash-attn (environment variable)
 set -euo pipefail
 
 # shellcheck source=scripts/common.sh
@@ -28,6 +29,11 @@ preflight="$(printf '%s\n' ${overrides[@]+"${overrides[@]}"} | grep -cx 'preflig
 [[ -n "${MODEL:-}" && -n "${TRAIN:-}" && -n "${VAL:-}" ]] || die "MODEL, TRAIN and VAL are needed; --help explains"
 choose_machine
 find_model
+absolute() { # parquet files, separated by spaces -> their paths, likewise
+  local file files=""
+  for file in $1; do files+=" $(realpath -s "$file")"; done
+  printf '%s' "${files# }"
+}
 listed() { # parquet files -> a Hydra list of absolute paths
   local file files=""
   for file in $1; do
@@ -44,28 +50,37 @@ mkdir -p "$out"
 
 # verl goes on from any checkpoint that it finds: not from one of another run.
 settings="$(printf '%s\n' "MODEL=$MODEL" "TRAIN=$train" "VAL=$val" "PRESET=$preset" "TIER=$TIER" \
-  ${overrides[@]+"${overrides[@]}"} | grep -v '^trainer\.total_')"
-if [[ -f "$out/settings" && -f "$out/checkpoints/latest_checkpointed_iteration.txt" ]]; then
+  ${overrides[@]+"${overrides[@]}"} | grep -v -e '^trainer\.total_' -e '^preflight=')"
+latest="$out/checkpoints/latest_checkpointed_iteration.txt"
+steps="$(compgen -G "$out/rollouts/*.jsonl" || find "$out" -maxdepth 1 -name 'metrics.*.jsonl' -size +0)"
+if [[ -f "$out/settings" && (-f "$latest" || -n "$steps") ]]; then
   changed="$(diff "$out/settings" - <<<"$settings" | grep '^[<>]' || true)"
-  [[ -z "$changed" ]] || die "$out holds checkpoints of a run with other settings (< then, > now):
+  [[ -z "$changed" ]] || die "$out holds steps of a run with other settings (< then, > now):
 $changed
-Name another OUT; or remove $out/settings to go on from there all the same."
-  echo "going on from the checkpoint of step $(<"$out/checkpoints/latest_checkpointed_iteration.txt") in $out"
+Name another OUT, or remove that one; or remove $out/settings to go on there all the same."
+fi
+if [[ -f "$latest" ]]; then
+  echo "going on from the checkpoint of step $(<"$latest") in $out"
 fi
 ((preflight)) || printf '%s\n' "$settings" >"$out/settings"
 
+again=("MODEL=$MODEL" "TRAIN=$(absolute "$TRAIN")" "VAL=$(absolute "$VAL")" "OUT=$out" "PRESET=$preset" "TIER=$TIER" "GPUS=$GPUS")
 enter_repo
+[[ -z "${RAY_ADDRESS:-}" ]] || agree_on_token "$RAY_ADDRESS"
+choose_attention actor_rollout_ref.model
 # Loggers run in a Ray worker, maybe on another node. Metrics get a file of their own for each start: verl's file logger
 # begins its file anew.
 environment=ray_kwargs.ray_init.runtime_env.env_vars
 # What to type to go on, for the last lines of a run that fails.
-CRITIQUE_GRPO_COMMAND="${RAY_ADDRESS:+RAY_ADDRESS=$RAY_ADDRESS }bash scripts/train.sh $(printf '%q ' "$@")"
+CRITIQUE_GRPO_COMMAND="${RAY_ADDRESS:+RAY_ADDRESS=$RAY_ADDRESS }${ATTENTION:+ATTENTION=$ATTENTION }bash scripts/train.sh"
+CRITIQUE_GRPO_COMMAND+=" $(printf '%q ' "${again[@]}" ${overrides[@]+"${overrides[@]}"})"
 export CRITIQUE_GRPO_COMMAND
 exec "$python" -u -m recipe.critique_grpo.main_critique_grpo preset="$preset" tier="$TIER" \
   data.train_files="$train" \
   data.val_files="$val" \
   actor_rollout_ref.model.path="'$MODEL'" \
   actor_rollout_ref.actor.use_dynamic_bsz=true \
+  ${attention[@]+"${attention[@]}"} \
   critique_grpo.dump_dir="'$out/rollouts'" \
   trainer.n_gpus_per_node="$GPUS" \
   trainer.default_local_dir="'$out/checkpoints'" \

@@ -71,6 +71,11 @@ def from_config(config: DictConfig) -> CritiqueGRPOConfig:
                 f"critique_grpo.roles.{role}.rows is {rows}; use 0 for none, or 2 and more: one row of a role has "
                 "nothing to be compared with."
             )
+    decay = options.roles.critic.class_decay
+    if decay is not None and not 0 <= decay < 1:
+        raise ConfigError(
+            f"critique_grpo.roles.critic.class_decay is {decay}; use 0 to below 1 (STRIDE: 0.8), or null for none."
+        )
     if options.refinement.num < 0:
         raise ConfigError(f"critique_grpo.refinement.num is {options.refinement.num}; use 0 for plain GRPO, or more.")
     if not options.loss.gamma > 0:  # NaN is refused too

@@ -65,6 +65,7 @@ class CriticRoleConfig:
 
     rows: int = 0
     reward: str = "utility"
+    class_decay: float | None = None
 
 
 @dataclass

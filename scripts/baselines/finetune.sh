@@ -9,12 +9,14 @@
 #               (both), critique_ft (a judge's critiques; needs JUDGE_MODEL)
 #   MODEL, TRAIN, VAL   as for scripts/train.sh; VAL is only held against TRAIN: nothing in it may be trained on
 #   OUT         folder for rollouts, data set, checkpoints and model (default: outputs/finetune/<model>-<METHOD>)
-#   COLLECT     Hydra overrides of the collection, separated by spaces, such as data.max_response_length=6144
+#   COLLECT     Hydra overrides of the collection, separated by spaces, such as data.max_response_length=4096; on GPUs
+#               lengths are those of scripts/models unless it says otherwise
+#   SEED        of what is sampled, and of the order in which it is learned (default: 1)
 #   CRITIQUE    critique.type while collecting    (default: indicative_gt; critique_ft: cot)
 #   ROLLOUTS    folder of an earlier collection, to share it between methods
 #   JUDGE_URL, JUDGE_MODEL   of CRITIQUE=cot; the key is in OPENAI_API_KEY
 #   COLUMN      of the demonstrations, for sft    (default: target)
-#   TIER, GPUS, PYTHON       as for scripts/train.sh
+#   TIER, GPUS, PYTHON, ATTENTION       as for scripts/train.sh
 #   SMOKE=1     the same with a model of 135M parameters and 16 sums on a CPU, for a look; SMOKE_DIR as for scripts/models
 #
 # Sequential R1-GRPO then Refinement FT is two commands: scripts/train.sh with PRESET=grpo, then this one with
@@ -40,13 +42,15 @@ smoke() {
   COLLECT+=" actor_rollout_ref.rollout.max_model_len=384 actor_rollout_ref.actor.ppo_max_token_len_per_gpu=2048"
   overrides=(data.train_batch_size=4 data.max_length=256 trainer.total_epochs=1 ${overrides[@]+"${overrides[@]}"})
 }
-parse "METHOD MODEL TRAIN VAL OUT COLLECT CRITIQUE ROLLOUTS JUDGE_URL JUDGE_MODEL COLUMN TIER GPUS PYTHON" "$@"
+parse "METHOD MODEL TRAIN VAL OUT COLLECT CRITIQUE ROLLOUTS SEED JUDGE_URL JUDGE_MODEL COLUMN TIER GPUS PYTHON" "$@"
 [[ "${SMOKE:-}" != 1 ]] || smoke
 [[ -n "${METHOD:-}" && -n "${MODEL:-}" && -n "${TRAIN:-}" && -n "${VAL:-}" ]] ||
   die "METHOD, MODEL, TRAIN and VAL are needed; --help explains"
 case "$METHOD" in sft | raft | refinement_ft | citl_ft | critique_ft) ;; *) die "METHOD is $METHOD; --help lists them" ;; esac
 choose_machine
 find_model
+seed="${SEED:-1}"
+whole SEED "$seed"
 absolute() { # files, separated by spaces -> one a line
   local file
   for file in $1; do
@@ -76,11 +80,19 @@ if [[ "$METHOD" != sft ]]; then
   critique=indicative_gt
   [[ "$METHOD" != critique_ft ]] || critique=cot
   read -ra collect <<<"${COLLECT:-}"
+  lengths=()
+  if [[ "$TIER" == gpu ]]; then # verl's own are 512 and 512
+    lengths=(data.max_prompt_length=2048 data.max_response_length=6144 critique_grpo.refinement.max_prompt_length=8704
+      actor_rollout_ref.rollout.max_model_len=14848 actor_rollout_ref.actor.ppo_max_token_len_per_gpu=16384)
+  fi
+  choose_attention actor_rollout_ref.model
   say "collecting with $MODEL in $rollouts"
   "$python" -u -m recipe.critique_grpo.finetune.collect tier="$TIER" \
     data.train_files="$(listed "${train[@]}")" data.val_files="$(listed "${val[@]}")" \
     actor_rollout_ref.model.path="'$MODEL'" actor_rollout_ref.actor.use_dynamic_bsz=true \
     data.train_batch_size=64 actor_rollout_ref.actor.ppo_mini_batch_size=64 \
+    data.seed="$seed" critique_grpo.seed="$seed" actor_rollout_ref.rollout.seed="$seed" \
+    ${lengths[@]+"${lengths[@]}"} ${attention[@]+"${attention[@]}"} \
     critique_grpo.critique.type="${CRITIQUE:-$critique}" critique_grpo.dump_dir="'$rollouts'" \
     trainer.n_gpus_per_node="$GPUS" hydra.run.dir="'$out/hydra'" ${judge[@]+"${judge[@]}"} ${collect[@]+"${collect[@]}"}
 fi
@@ -90,9 +102,10 @@ for override in ${overrides[@]+"${overrides[@]}"}; do
 done
 say "the data set of $METHOD"
 "$python" -m recipe.critique_grpo.finetune.conversations --method "$METHOD" --rollouts "$rollouts" \
-  --train "${train[@]}" --val "${val[@]}" --column "${COLUMN:-target}" --at_least "$batch" \
+  --train "${train[@]}" --val "${val[@]}" --column "${COLUMN:-target}" --at_least "$batch" --seed "$seed" \
   --out "$out/sft.parquet"
 say "fine-tuning"
+choose_attention model
 of_the_tier=()
 if [[ "$TIER" == cpu ]]; then
   of_the_tier=(trainer.device=cpu engine.strategy=fsdp2 engine.use_torch_compile=false engine.dtype=float32
@@ -105,7 +118,7 @@ fi
   model.path="'$MODEL'" optim.lr=1e-5 trainer.total_epochs=2 trainer.n_gpus_per_node="$GPUS" \
   trainer.default_local_dir="'$out/checkpoints'" 'trainer.logger=[console]' trainer.max_ckpt_to_keep=1 \
   trainer.save_freq=-1 trainer.resume_mode=disable hydra.run.dir="'$out/hydra'" \
-  ${of_the_tier[@]+"${of_the_tier[@]}"} ${overrides[@]+"${overrides[@]}"}
+  ${of_the_tier[@]+"${of_the_tier[@]}"} ${attention[@]+"${attention[@]}"} ${overrides[@]+"${overrides[@]}"}
 step="$(<"$out/checkpoints/latest_checkpointed_iteration.txt")"
 rm -rf "$out/model.part"
 "$python" -m verl_ext.export "$out/checkpoints/global_step_$step" "$out/model.part"

@@ -11,8 +11,8 @@
 #   PYTHON   interpreter with this repository installed, at the same path on all machines
 #
 # OUT, model and data have to be on a file system that all machines share. The environment of this shell is that of the run's processes on this machine. Keys of a judge are exported here.
-# Ray asks for a token where ~/.ray/auth_token exists (a run on one machine leaves one), and then refuses machines and
-# commands without it: copy that file to all of them, or export RAY_AUTH_MODE=disabled on all of them.
+# A run on one machine leaves a token in ~/.ray/auth_token, and a head that finds one refuses machines and commands without
+# it. These scripts send it; machines without the same home need a copy of that file, or RAY_AUTH_MODE=disabled on all.
 set -euo pipefail
 
 # shellcheck source=scripts/common.sh
@@ -28,6 +28,7 @@ case "${1:-}" in
 esac
 choose_machine
 enter_repo
+agree_on_token "${2:-}"
 sizes=(--num-gpus="$GPUS")
 [[ "$TIER" != cpu ]] || sizes+=(--num-cpus=32) # logical ones: with too few Ray waits silently
 exec "${python%/*}/ray" start "${where[@]}" "${sizes[@]}" --disable-usage-stats --block

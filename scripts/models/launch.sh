@@ -9,6 +9,7 @@
 #   TRAIN, VAL    parquet files, separated by spaces                       (default: data/openr1, data/benchmarks)
 #   OUT           folder of the run                                        (default: outputs/train/<model>-<preset>)
 #   GPUS, NODES   of each machine, and how many machines                   (default: all; 1)
+#   ATTENTION=sdpa   of train.sh, where there is no flash-attn
 #   SMOKE=1       the same script with a tiny random model on a CPU: two steps in two minutes, for a look at what it does;
 #                 model and data go to SMOKE_DIR (default: outputs/smoke)
 repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
@@ -32,11 +33,16 @@ shared=(
   trainer.total_epochs=3
 )
 
-launch() { # the user's overrides
-  local toy=()
+launch() { # the user's overrides, or --settings to see what the script sets
+  local toy=() roles=()
+  if [[ "${1:-}" == --settings ]]; then
+    printf '%s\n' "${shared[@]}" ${settings[@]+"${settings[@]}"}
+    exit
+  fi
   case "${PRESET:-default}" in
     icrl | ditto | recrit) # the prompt of a critic or refiner holds a response
-      shared+=(data.max_prompt_length=8704)
+      roles=("$(printf '%s\n' "${shared[@]}" ${settings[@]+"${settings[@]}"} |
+        sed -n 's/^critique_grpo\.refinement\.max_prompt_length=/data.max_prompt_length=/p' | tail -n 1)")
       ;;
     grpo | dr_grpo | luffy | sft | raft) # which refine nothing
       shared+=(actor_rollout_ref.actor.optim.lr=1e-6)
@@ -54,7 +60,7 @@ launch() { # the user's overrides
   export TRAIN="${TRAIN:-data/openr1/train.parquet}"
   export VAL="${VAL:-data/benchmarks/aime24.parquet data/benchmarks/math500.parquet}"
   exec bash scripts/train.sh "${shared[@]}" trainer.nnodes="${NODES:-1}" ${settings[@]+"${settings[@]}"} \
-    ${toy[@]+"${toy[@]}"} "$@"
+    ${roles[@]+"${roles[@]}"} ${toy[@]+"${toy[@]}"} "$@"
 }
 
 smoke() {
@@ -86,6 +92,7 @@ smoke() {
     actor_rollout_ref.actor.ulysses_sequence_parallel_size=1
     actor_rollout_ref.actor.fsdp_config.param_offload=false
     actor_rollout_ref.actor.fsdp_config.optimizer_offload=false
+    actor_rollout_ref.actor.fsdp_config.offload_policy=false
     trainer.logger='[console,file]'
     trainer.total_training_steps=2
     trainer.val_before_train=false

@@ -13,9 +13,11 @@ settings=(
   data.max_response_length=1024
   critique_grpo.refinement.max_prompt_length=2048
   actor_rollout_ref.actor.ppo_mini_batch_size=32
-  actor_rollout_ref.actor.ppo_max_token_len_per_gpu=8192
+  actor_rollout_ref.actor.ppo_max_token_len_per_gpu=4096
   actor_rollout_ref.rollout.max_model_len=3072
   actor_rollout_ref.rollout.gpu_memory_utilization=0.4
+  actor_rollout_ref.rollout.agent.num_workers=2
+  reward.num_workers=2
 )
 export GPUS="${GPUS:-1}"
 if [[ "${FULL:-}" != 1 ]]; then

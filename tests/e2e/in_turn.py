@@ -44,7 +44,11 @@ FAMILY: dict[str, Any] = {
     "fresh": {**FRESH, "loss": {"shaping": "calibrated"}},
     "told": {**TOLD, "loss": {"shaping": "none"}},
     "calibrated": {**TOLD, "loss": {"shaping": "calibrated"}},
-    "critic": {"critique": OWN_CRITIC, "refinement": ALWAYS, "roles": {"critic": {"rows": 2, "reward": "utility"}}},
+    "critic": {
+        "critique": OWN_CRITIC,
+        "refinement": ALWAYS,
+        "roles": {"critic": {"rows": 2, "reward": "utility", "class_decay": 0.0}},
+    },
     "refiner": {
         "critique": {"type": "challenge"},
         "refinement": {**ALWAYS, "num": 0},

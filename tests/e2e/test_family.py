@@ -1,5 +1,6 @@
 """The options of docs/family.md through the real system: each trains, and does what it is there for."""
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -54,17 +55,26 @@ def test_transitions_of_a_challenge_are_told(runs: dict[str, Any]) -> None:
 
 
 def test_critiques_are_trained_for_what_came_of_them(runs: dict[str, Any]) -> None:
-    trained = 0
+    trained, classes = 0, Counter()
+    weighed: list[tuple[tuple[int, bool], float]] = []  # (step, whether the critique is of a right response), weight
     for group in runs["critic"]["groups"]:
         rows = by_origin(group)
         assert not group["triggered"] or len(rows["refinement"]) == 1
         if "critic" not in rows:
             continue
-        worth = {one["critique"]["text"]: utility(one) for one in group["responses"] if one["critique"]["valid"]}
+        critiqued = {one["critique"]["text"]: one for one in group["responses"] if one["critique"]["valid"]}
+        mean = sum(row["reward"] for row in rows["critic"]) / len(rows["critic"])
         for row in rows["critic"]:
-            assert row["reward"] == worth[row["text"].removesuffix("<|im_end|>")]
-        trained += compared(rows, "critic")
+            response = critiqued[row["text"].removesuffix("<|im_end|>")]
+            assert row["reward"] == utility(response)
+            classes[group["step"], response["correct"]] += 1
+            weighed.append(((group["step"], response["correct"]), row["advantage"] / (row["reward"] - mean)))
+        trained += compared(rows, "critic", weighed=True)
     assert trained, "no group had critiques of different worth"
+    for (step, right), weight in weighed:  # class_decay=0: by the numbers of the step alone
+        roots = {one: classes[step, one] ** 0.5 for one in (True, False) if classes[step, one]}
+        mean = sum(roots.values()) / sum(root**2 for root in roots.values())
+        assert weight == pytest.approx(1 / roots[right] / mean, rel=1e-4)
     for step in runs["critic"]["steps"]:
         assert step["critique_grpo/critic_too_long"] == 0 and step["actor/grad_norm"] > 0
     assert sum(step["critique_grpo/critic_rows"] for step in runs["critic"]["steps"]) == 2 * trained
@@ -95,11 +105,12 @@ def by_origin(group: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def compared(rows: dict[str, list[dict[str, Any]]], role: str) -> bool:
+def compared(rows: dict[str, list[dict[str, Any]]], role: str, weighed: bool = False) -> bool:
     """Rows of the role have their advantages among themselves, the others without them."""
     ours = rows.pop(role)
     mean = sum(row["reward"] for row in ours) / len(ours)
-    assert len(ours) == 2 and all(row["advantage"] == pytest.approx(row["reward"] - mean) != 0 for row in ours)
+    assert len(ours) == 2
+    assert weighed or all(row["advantage"] == pytest.approx(row["reward"] - mean) != 0 for row in ours)
     assert sum(row["advantage"] for group in rows.values() for row in group) == pytest.approx(0, abs=1e-6)
     return True
 

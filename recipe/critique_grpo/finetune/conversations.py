@@ -15,6 +15,7 @@ worked examples in the prompt too.) Methods:
 
 import argparse
 import json
+import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--val", nargs="*", default=[], help="parquet files whose questions must not be among them")
     parser.add_argument("--column", default="target", help="of the demonstrations, for sft")
     parser.add_argument("--at_least", type=int, default=1, help="conversations in a batch of the SFT trainer")
+    parser.add_argument("--seed", type=int, default=1, help="of their order: verl's SFT trainer has none of its own")
     parser.add_argument("--out", type=Path, required=True, help="parquet file to write")
     options = parser.parse_args(arguments)
     if options.method != "sft" and options.rollouts is None:
@@ -158,6 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"there are {len(found)} conversations, and a batch of the SFT trainer has {options.at_least}: collect "
             "from more problems, or lower data.train_batch_size."
         )
+    random.Random(options.seed).shuffle(found)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with finished_file(options.out) as draft:
         pd.DataFrame({"messages": found}).to_parquet(draft)

@@ -10,10 +10,9 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopManager
 from verl.utils.ray_utils import auto_await
 
 from recipe.critique_grpo.rollout.records import GroupRecord
-from recipe.critique_grpo.rollout.rows import ORIGIN, SLOT
 from recipe.critique_grpo.rollout.stage_clock import StageTimes
 from recipe.critique_grpo.rollout.worker import RECORD, TIMES, CritiqueRefinementWorker
-from recipe.critique_grpo.rollout.written import GENERATOR
+from recipe.critique_grpo.rollout.written import NEUTRAL
 
 
 class WholeGroups(DataProto):
@@ -42,7 +41,7 @@ class CritiqueRefinementManager(AgentLoopManager):
         if prompts.meta_info.get("validate", False):
             output = await super().generate_sequences(prompts)
             output.batch.pop("refinement_mask")
-            for column in (RECORD, TIMES, GENERATOR, ORIGIN, SLOT):
+            for column in (RECORD, TIMES, *NEUTRAL):
                 output.non_tensor_batch.pop(column)
             return output
         n = self.rollout_config.n

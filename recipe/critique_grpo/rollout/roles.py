@@ -20,11 +20,13 @@ from recipe.critique_grpo.rollout.sample import Sample
 
 @dataclass(frozen=True)
 class RoleText:
-    """What the policy said in a role (an ``origin`` of rows), and what that is worth."""
+    """What the policy said in a role (an ``origin`` of rows), what that is worth, and whether it is about a "right"
+    or a "wrong" response (of critics)."""
 
     role: str
     own: OwnWords
     reward: float
+    critiqued: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,12 @@ def critic_texts(samples: Sequence[Sample[Any]], reward: str) -> Iterator[RoleTe
         critique = sample.critique
         if critique is None or critique.own is None:
             continue
+        right = is_correct(sample.grade)
+        critiqued = "right" if right else "wrong"
         if reward == "verdict":
-            yield RoleText(CRITIC, critique.own, float(critique.own.verdict is is_correct(sample.grade)))
+            yield RoleText(CRITIC, critique.own, float(critique.own.verdict is right), critiqued)
         elif critique.valid and sample.refinement is not None:  # the refinement was not told a fallback
-            yield RoleText(CRITIC, critique.own, utility(sample, sample.refinement))
+            yield RoleText(CRITIC, critique.own, utility(sample, sample.refinement), critiqued)
 
 
 def utility(response: Sample[Any], refinement: Sample[Any]) -> float:

@@ -12,6 +12,8 @@ CRITIC, REFINER = "critic", "refiner"
 ROLES = (CRITIC, REFINER)
 #: A row's column ``slot``: its place in its group.
 SLOT = "slot"
+#: Of a critic's row: whether the response that it is about is "right" or "wrong"; "" of all others.
+CRITIQUED = "critiqued"
 #: Log-probs of a refinement's tokens under the prompt they were sampled with, which holds the critique.
 BEHAVIOUR = "behaviour_log_probs"
 #: Log-probs of a row's tokens where the policy has seen its peers (``peer_context.py``).

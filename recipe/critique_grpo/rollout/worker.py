@@ -41,7 +41,14 @@ from recipe.critique_grpo.rollout.writers import (
     make_writer,
     unstreamed,
 )
-from recipe.critique_grpo.rollout.written import GENERATOR, demonstration_tokens, padded, role_output, written_output
+from recipe.critique_grpo.rollout.written import (
+    GENERATOR,
+    NEUTRAL,
+    demonstration_tokens,
+    padded,
+    role_output,
+    written_output,
+)
 from verl_ext.console_log import warn_on_console
 from verl_ext.turnstile import Turnstile
 
@@ -296,8 +303,7 @@ class CritiqueRefinementWorker(AgentLoopWorker):
         for row in inputs:
             row.extra_fields.pop(FEEDBACK, None)
             row.extra_fields.pop(REQUEST, None)
-            for column, value in ((GENERATOR, "policy"), (ORIGIN, INITIAL), (SLOT, 0)):  # where the stage has no part
-                row.extra_fields.setdefault(column, value)
+            row.extra_fields = {**NEUTRAL, **row.extra_fields}  # where the stage has no part
         behaviour = [row.extra_fields.pop(BEHAVIOUR, None) for row in inputs]
         first = inputs[0].extra_fields
         first[TIMES], first[RECORD] = self.clock.times(), first.get(RECORD)

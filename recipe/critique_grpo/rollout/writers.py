@@ -18,6 +18,7 @@ from recipe.critique_grpo.rollout.rows import GeneratorFailed
 from recipe.critique_grpo.rollout.stage_clock import StageClock
 from verl_ext.abortable_client import AbortableClient
 from verl_ext.chat_client import Chat, ChatClient, ChatError, Reply
+from verl_ext.model_context import context_of
 
 ABORTED = "aborted"  # verl's word for a request that the server has given up
 #: The last request for a sample in this task: verl's agent loops choose its id, and do not tell.
@@ -92,9 +93,13 @@ class EndpointWriter:
             except ChatError as error:
                 self.budget.failed("the generator could not be asked", str(error))
                 raise GeneratorFailed(str(error)) from error
-        self.budget.passed()
         self.clock.count_tokens("refine", reply.tokens)
-        return Generated(reply_token_ids(reply, self.tokenizer, self.max_length))
+        token_ids = reply_token_ids(reply, self.tokenizer, self.max_length)
+        if not reply.text.strip():  # such as reasoning alone, which the server keeps apart
+            self.budget.failed("the generator wrote nothing", "an empty answer")
+            raise GeneratorFailed("the generator wrote nothing")
+        self.budget.passed()
+        return Generated(token_ids)
 
 
 class PolicyChat:
@@ -194,7 +199,7 @@ def make_chat(
         sampling={name: rollout[name] for name in ("temperature", "top_p", "top_k")} | unstreamed(rollout.name),
         eos_token_id=eos_token_id,
         # As verl's server has it.
-        max_model_len=rollout.max_model_len or getattr(model, "max_position_embeddings", None),
+        max_model_len=rollout.max_model_len or context_of(model),
         seeded=options.seed_requests,
     )
 

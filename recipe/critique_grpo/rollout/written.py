@@ -5,7 +5,7 @@ The first two have the question's own prompt. The log-probs of a row's prompt ar
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -13,9 +13,11 @@ from torch import Tensor
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
 
 from recipe.critique_grpo.rollout.roles import RoleText
-from recipe.critique_grpo.rollout.rows import ORIGIN
+from recipe.critique_grpo.rollout.rows import CRITIQUED, INITIAL, ORIGIN, SLOT
 
 GENERATOR = "generator"  # who wrote the row: "policy", "endpoint" or "data"
+NEUTRAL: Final[Mapping[str, Any]] = {GENERATOR: "policy", ORIGIN: INITIAL, SLOT: 0, CRITIQUED: ""}
+"""The columns of a row that nobody has said anything else about."""
 
 
 def written_output(
@@ -64,6 +66,7 @@ def role_output(text: RoleText, *, graded: Mapping[str, Any], with_log_probs: bo
         said.prompt_ids, said.token_ids, origin=text.role, generator="policy", with_log_probs=with_log_probs
     )
     output.reward_score = text.reward
+    output.extra_fields[CRITIQUED] = text.critiqued
     output.extra_fields["reward_extra_info"] = {name: type(value)() for name, value in graded.items()}
     return output
 

@@ -10,6 +10,7 @@ from recipe.critique_grpo.startup.data_experts import check_demonstrations
 from recipe.critique_grpo.startup.data_files import check_file, check_rows, check_together
 from recipe.critique_grpo.startup.data_prompts import first_line
 from recipe.critique_grpo.startup.weights import check_weights
+from verl_ext.model_context import context_of
 
 MATH_REWARD = "recipe.critique_grpo.reward"
 
@@ -88,10 +89,8 @@ def check_context(config: DictConfig) -> None:
     from transformers import AutoConfig
 
     model = config.actor_rollout_ref.model
-    context = getattr(
-        AutoConfig.from_pretrained(model.path, trust_remote_code=model.get("trust_remote_code", False)),
-        "max_position_embeddings",
-        None,
+    context = context_of(
+        AutoConfig.from_pretrained(model.path, trust_remote_code=model.get("trust_remote_code", False))
     )
     options = from_config(config)
     prompt = (

@@ -88,6 +88,8 @@ def estimate(config: DictConfig, device_bytes: float | None) -> Estimate:
     shards = world if fsdp.fsdp_size in (-1, None) else min(world, fsdp.fsdp_size)
     weights, adam = FP32 * size.parameters / shards, ADAM * size.trained / shards
     gradients = FP32 * size.trained / shards
+    if device == "cuda" and actor.strategy == "fsdp2" and fsdp.offload_policy:  # they are computed on in main memory
+        weights = adam = gradients = 0.0
     gathered = compute * (size.root + 2 * size.layer)
     tokens, with_logits = micro_batch_tokens(config)
     saved = _saved(size, tokens, compute, bool(config.actor_rollout_ref.model.enable_gradient_checkpointing))
@@ -98,7 +100,7 @@ def estimate(config: DictConfig, device_bytes: float | None) -> Estimate:
         "weights": weights,
         # Those of the embeddings are there as a whole too: of input, of output, and as FSDP reduces them.
         "gradients": gradients + (2 * compute + FP32) * size.root * (size.trained == size.parameters),
-        "Adam": 0.0 if fsdp.optimizer_offload else adam,
+        "Adam": adam,  # with optimizer_offload too: verl loads it for all mini-batches together
         "gathered weights": gathered,
         "activations": saved,
         "logits": LOGITS * size.vocabulary * with_logits,
@@ -111,7 +113,7 @@ def estimate(config: DictConfig, device_bytes: float | None) -> Estimate:
     step = Stage("optimizer step")
     step.parts = process | {"weights": weights, "gradients": gradients, "Adam": adam}
     if device == "cuda":  # torch's Adam of many tensors at a time
-        step.parts["temporary"] = FP32 * size.trained / shards
+        step.parts["temporary"] = gradients
     held = process | {
         "weights": 0.0 if fsdp.param_offload else weights,
         "Adam": 0.0 if fsdp.optimizer_offload else adam,

@@ -42,15 +42,16 @@ def validate(config: DictConfig) -> CritiqueGRPOConfig:
         )
     problems += _parallel_problems(config)
     problems += _lora_problems(config)
-    if data.train_batch_size % actor.ppo_mini_batch_size:
+    batch = "gen_batch_size" if data.get("gen_batch_size") else "train_batch_size"  # as verl's loader takes it
+    if data[batch] % actor.ppo_mini_batch_size:
         problems.append(
-            f"data.train_batch_size ({data.train_batch_size}) is not a multiple of "
+            f"data.{batch} ({data[batch]}) is not a multiple of "
             f"actor_rollout_ref.actor.ppo_mini_batch_size ({actor.ppo_mini_batch_size}): change one of them."
         )
-    if data.train_batch_size < rollout.agent.num_workers:
+    if data[batch] < rollout.agent.num_workers:
         problems.append(
-            f"actor_rollout_ref.rollout.agent.num_workers ({rollout.agent.num_workers}) exceeds data.train_batch_size "
-            f"({data.train_batch_size}); groups are dispatched whole, so use at most one worker per prompt."
+            f"actor_rollout_ref.rollout.agent.num_workers ({rollout.agent.num_workers}) exceeds data.{batch} "
+            f"({data[batch]}); groups are dispatched whole, so use at most one worker per prompt."
         )
     if options.dump_log_probs and not (options.dump_dir and options.refines):
         problems.append(
@@ -68,6 +69,11 @@ def validate(config: DictConfig) -> CritiqueGRPOConfig:
     problems += _critic_problems(options)
     if options.active:
         problems += _stage_problems(config, options)
+    elif actor.policy_loss.loss_mode == LOSS_MODE and rollout.agent.get("agent_loop_manager_class") != MANAGER:
+        problems.append(
+            f"actor_rollout_ref.actor.policy_loss.loss_mode={LOSS_MODE} needs to know of each row where it comes from, "
+            f"which actor_rollout_ref.rollout.agent.agent_loop_manager_class={MANAGER} tells it: set that too."
+        )
     if options.refines:
         problems += _refinement_problems(config, options)
     if options.mixes:

@@ -8,10 +8,20 @@ from recipe.critique_grpo.options import CritiqueGRPOConfig
 
 def role_problems(config: DictConfig, options: CritiqueGRPOConfig) -> list[str]:
     """Rows of roles that nothing would come of, or something other than what is meant."""
-    if not options.roles.rows:
-        return []
     problems, critic, refiner = [], options.roles.critic, options.roles.refiner
+    if critic.class_decay is not None and not (critic.rows and options.refinement.trigger == "always"):
+        problems.append(
+            "critique_grpo.roles.critic.class_decay weighs critiques of right against those of wrong responses, but "
+            "there are none of right ones: set roles.critic.rows and refinement.trigger=always, or class_decay=null."
+        )
+    if not options.roles.rows:
+        return problems
     named = "critique_grpo.roles.critic.rows" if critic.rows else "critique_grpo.roles.refiner.rows"
+    if config.algorithm.adv_estimator != "critique_grpo":
+        problems.append(
+            f"algorithm.adv_estimator is {config.algorithm.adv_estimator}, but advantages of {named} are those of "
+            "adv_estimator=critique_grpo: set that."
+        )
     if options.refinement.trigger == "never":
         problems.append(f"{named} needs groups that are refined, but critique_grpo.refinement.trigger is never.")
     if options.judges:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from recipe.critique_grpo.table.cost import ASSUMPTIONS, GIB, PARAMETERS, Cost
+from recipe.critique_grpo.table.cost import ASSUMPTIONS, GIB, PARAMETERS, Cost, checkpoint_bytes
 from recipe.critique_grpo.table.jobs import JUDGED, ROWS, Job, Table, jobs_of
 from recipe.critique_grpo.table.results import markdown
 
@@ -21,6 +21,13 @@ REPO = Path(__file__).parents[3]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line of ``scripts/reproduce_table.sh``; returns the exit status."""
     options = _parser().parse_args(arguments)
+    if options.script not in PARAMETERS:
+        raise SystemExit(
+            f"there is no table for {options.script}: its fine-tuning rows have no settings with which they fit 8 GPUs; "
+            f"choose among: {', '.join(sorted(PARAMETERS))}"
+        )
+    if spaced := [one for one in options.override if " " in one]:
+        raise SystemExit(f"{spaced[0]!r}: an override for the table must have no spaces")
     unknown = [row for row in options.rows if row not in ROWS]
     if unknown:
         raise SystemExit(f"there is no row {unknown[0]!r}; choose among: {', '.join(ROWS)}")
@@ -28,11 +35,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if judged and not (options.dry_run or os.environ.get("JUDGE_MODEL")):
         raise SystemExit(f"{judged[0]} needs a judge: set JUDGE_MODEL and JUDGE_URL, or leave the row out with ROWS")
     table = Table(
-        options.script, options.model, options.train, options.val, options.benches, options.out, tuple(options.override)
+        options.script,
+        options.model,
+        options.train,
+        options.val,
+        options.benches,
+        options.out,
+        tuple(options.override),
+        tuple(options.setting),
     )
     jobs = jobs_of(table, options.rows, options.seeds)
     if options.dry_run:
         print(plan(jobs, options.out))
+        more = checkpoint_bytes(options.script) / GIB
+        print(f"While a checkpoint is written, the one before is there too: {more:.1f} GiB more.")
         return 0
     status = run_jobs(jobs, options.out)
     print(markdown(options.out, options.script, options.seeds))
@@ -45,7 +61,7 @@ def plan(jobs: Sequence[Job], out: Path) -> str:
     total = Cost(0.0, 0.0)
     for job in jobs:
         total += job.cost
-        mark = "  (done)" if done(job, out).exists() else ""
+        mark = "  (done)" if is_done(job, out) else ""
         lines.append(f"{job.cost.gpu_hours:9.1f} {job.cost.bytes / GIB:8.1f}  {job.name}{mark}")
         lines.append(f"{'':20}{' '.join(map(_quoted, job.command))}")
     lines.append(f"{total.gpu_hours:9.1f} {total.bytes / GIB:8.1f}  together")
@@ -55,11 +71,12 @@ def plan(jobs: Sequence[Job], out: Path) -> str:
 def run_jobs(jobs: Sequence[Job], out: Path) -> int:
     """Run those that are not done; the first that fails ends it. Returns its exit status, or 0.
 
-    A job writes to ``<out>/jobs/<name>.log``, and is marked as done by ``<name>.done`` beside it.
+    A job writes to ``<out>/jobs/<name>.log``, and is marked as done by ``<name>.done`` beside it, which holds its
+    command.
     """
     (out / "jobs").mkdir(parents=True, exist_ok=True)
     for number, job in enumerate(jobs, start=1):
-        if done(job, out).exists():
+        if is_done(job, out):
             continue
         log = out / "jobs" / f"{job.name}.log"
         print(f"{number} of {len(jobs)}: {job.name}, log in {log}", flush=True)
@@ -71,8 +88,32 @@ def run_jobs(jobs: Sequence[Job], out: Path) -> int:
         if status:
             print(f"{job.name} ended with {status}; see {log}. The same command goes on from here.", file=sys.stderr)
             return status
-        done(job, out).touch()
+        done(job, out).write_text(told(job) + "\n", encoding="utf-8")
     return 0
+
+
+def is_done(job: Job, out: Path) -> bool:
+    """Whether a job has been done, as it would be now.
+
+    Raises:
+        SystemExit: it has been done with another command: the table would be of two.
+    """
+    mark = done(job, out)
+    if not mark.exists():
+        return False
+    before = mark.read_text(encoding="utf-8").strip()
+    if before != told(job):
+        raise SystemExit(
+            f"{job.name} is done in {out}, but with other settings:\n  then: {before}\n  now:  {told(job)}\nName another "
+            f"OUT, or remove {mark} and what the job has left in {out}."
+        )
+    return True
+
+
+def told(job: Job) -> str:
+    """The command of a job in one line, with the judge that it would ask."""
+    judge = os.environ.get("JUDGE_MODEL", "") if job.environment.get("CRITIQUE") == "cot" else ""
+    return shlex.join([*([f"JUDGE_MODEL={judge}"] if judge else []), *job.command])
 
 
 def done(job: Job, out: Path) -> Path:
@@ -87,7 +128,7 @@ def _quoted(part: str) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--script", required=True, choices=sorted(PARAMETERS), help="of scripts/models")
+    parser.add_argument("--script", required=True, help="of scripts/models, without its ending")
     parser.add_argument("--model", required=True, help="what it trains: folder or hub id")
     parser.add_argument("--train", required=True, help="parquet files, separated by spaces")
     parser.add_argument("--val", required=True)
@@ -96,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rows", nargs="+", default=list(ROWS), help="names of rows (default: all)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--override", action="append", default=[], help="Hydra override of every training run")
+    parser.add_argument("--setting", action="append", default=[], help="what the script of scripts/models sets")
     parser.add_argument("--dry-run", action="store_true", help="print jobs, GPU-hours and disk, and run nothing")
     return parser
 

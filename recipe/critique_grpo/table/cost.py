@@ -6,7 +6,6 @@ PARAMETERS = {
     "qwen2.5_7b": 7.6e9,
     "qwen2.5_math_7b": 7.6e9,
     "qwen3_8b": 8.2e9,
-    "qwen3_32b": 32.8e9,
     "llama3.2_3b_instruct": 3.2e9,
 }
 QUESTIONS, EPOCHS, BATCH, N = 4000, 3, 128, 8  # the training data and scripts/models/launch.sh
@@ -41,8 +40,7 @@ def train(script: str, refines: bool) -> Cost:
     size, rows = PARAMETERS[script], QUESTIONS * EPOCHS * N
     more = 1 + REFINED * refines
     hours = _hours(2 * size * rows * more * TOKENS, GENERATING) + _hours((2 + 8) * size * rows * TOKENS, COMPUTING)
-    # A checkpoint is weights and Adam's moments in fp32; while one is written the one before is still there.
-    return Cost(hours, 2 * 12 * size)
+    return Cost(hours, checkpoint_bytes(script))
 
 
 def finetune(script: str, collects: bool) -> Cost:
@@ -51,12 +49,18 @@ def finetune(script: str, collects: bool) -> Cost:
     rows = QUESTIONS * N
     collected = _hours(2 * size * rows * (1 + REFINED) * TOKENS, GENERATING) if collects else 0.0
     learned = (rows / 2 if collects else QUESTIONS) * FINETUNED_EPOCHS
-    return Cost(collected + _hours(8 * size * learned * TOKENS, COMPUTING), 12 * size + model_bytes(script))
+    hours = collected + _hours(8 * size * learned * TOKENS, COMPUTING)
+    return Cost(hours, checkpoint_bytes(script) + model_bytes(script))
 
 
 def evaluate(script: str) -> Cost:
     """One greedy response to every problem."""
     return Cost(_hours(2 * PARAMETERS[script] * PROBLEMS * TOKENS, GENERATING), 0.1 * GIB)
+
+
+def checkpoint_bytes(script: str) -> float:
+    """Weights and Adam's moments in fp32; while one is written the one before is still there."""
+    return 12 * PARAMETERS[script]
 
 
 def model_bytes(script: str) -> float:

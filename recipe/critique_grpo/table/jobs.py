@@ -31,12 +31,24 @@ JUDGED = {"Critique-GRPO (CoT)", SEQUENTIAL, *FINETUNED} - {"SFT"}
 """Rows that need a judge."""
 
 
+CONTEXT = "actor_rollout_ref.rollout.max_model_len="
+EVALUATED = 2048 + 8192
+"""Tokens of prompt and response in ``scripts/eval.sh``."""
+ANSWERING = (
+    "+data.apply_chat_template_kwargs",
+    "data.apply_chat_template_kwargs",
+    "actor_rollout_ref.rollout.tensor_model_parallel_size=",
+)
+"""Settings of a model that its evaluation needs too: how it is asked, and on how many GPUs it fits."""
+
+
 @dataclass(frozen=True)
 class Table:
     """What the user has chosen.
 
-    ``script``: a script of ``scripts/models`` without its ending; ``model``: what it trains. ``overrides``: of every
-    training run. ``benches``: names, as ``scripts/eval.sh`` takes them.
+    ``script``: a script of ``scripts/models`` without its ending; ``model``: what it trains; ``settings``: what the
+    script sets (``--settings``). ``overrides``: of every training run. ``benches``: names, as ``scripts/eval.sh`` takes
+    them.
     """
 
     script: str
@@ -46,6 +58,13 @@ class Table:
     benches: str
     out: Path
     overrides: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+
+    @property
+    def context(self) -> int | None:
+        """Tokens of prompt and response together, where the script says so."""
+        found = [one for one in (*self.settings, *self.overrides) if one.startswith(CONTEXT)]
+        return int(found[-1].removeprefix(CONTEXT)) if found else None
 
 
 @dataclass(frozen=True)
@@ -109,9 +128,17 @@ def _row(table: Table, row: str, seed: int) -> list[Job]:
         jobs.append(Job(f"{name}.export", export, Cost(0.0, model_bytes(table.script))))
     elif row != BASE:
         jobs.append(Job(f"{name}.finetune", _finetune(table, row, seed, where), finetune(table.script, row != "SFT")))
-    benches = (f"MODEL={model}", f"BENCHES={table.benches}", f"OUT={where / 'eval'}")
-    jobs.append(Job(f"{name}.eval", ("bash", "scripts/eval.sh", *benches), evaluate(table.script)))
+    jobs.append(Job(f"{name}.eval", _evaluate(table, model, where), evaluate(table.script)))
     return jobs
+
+
+def _evaluate(table: Table, model: str, where: Path) -> tuple[str, ...]:
+    """As ``scripts/eval.sh`` does it, within the model's context, and with the chat template it was trained with."""
+    asked = [f"MODEL={model}", f"BENCHES={table.benches}", f"OUT={where / 'eval'}"]
+    if table.context is not None and table.context < EVALUATED:
+        asked += ["MAX_PROMPT=1024", f"MAX_RESPONSE={table.context - 1024}"]
+    answering = [one for one in (*table.settings, *table.overrides) if one.startswith(ANSWERING)]
+    return ("bash", "scripts/eval.sh", *asked, *answering)
 
 
 def _train(table: Table, row: str, seed: int, where: Path) -> tuple[str, ...]:
@@ -126,7 +153,11 @@ def _finetune(table: Table, row: str, seed: int, where: Path) -> tuple[str, ...]
     method = FINETUNED.get(row, "refinement_ft")
     start = table.model if row != SEQUENTIAL else str(folder(table.out, FIRST, seed) / "model")
     variables = [f"METHOD={method}", f"MODEL={start}", f"TRAIN={table.train}", f"VAL={table.val}", f"OUT={where}"]
+    variables.append(f"SEED={seed}")
     if method != "sft":
         shared = where if row == SEQUENTIAL else table.out / "collection" / str(seed)
-        variables += ["CRITIQUE=cot", f"ROLLOUTS={shared / 'rollouts'}", f"COLLECT=critique_grpo.seed={seed}"]
-    return (*variables, "bash", "scripts/baselines/finetune.sh", f"trainer.seed={seed}")
+        # Sampled as the other rows are, of which nothing but the training is left out.
+        sampled = [one for one in (*table.settings, *table.overrides) if not one.startswith("trainer.")]
+        variables += ["CRITIQUE=cot", f"ROLLOUTS={shared / 'rollouts'}", f"COLLECT={' '.join(sampled)}"]
+    limits = () if table.context is None else (f"data.max_length={min(8192, table.context)}",)
+    return (*variables, "bash", "scripts/baselines/finetune.sh", *limits)

@@ -1,8 +1,8 @@
 """What changes the advantages of a whole step before they reach the loss: pure functions of its rows.
 
 For ``w >= 0`` the token loss ``-min(r A, clip(r) A)`` times w is the loss of ``w A``, so a weight on the loss needs
-nothing in the actor worker. The order: scale by a running standard deviation (``ema_std.py``), weights (calibration),
-additions (``distillation.py``), then a function of the user's own. Each is off by default.
+nothing in the actor worker. The order: scale by a running standard deviation (``ema_std.py``), weights (calibration,
+``class_balance.py``), additions (``distillation.py``), then a function of the user's own. Each is off by default.
 """
 
 from collections.abc import Callable
@@ -14,10 +14,12 @@ from torch import Tensor
 from verl import DataProto
 
 from recipe.critique_grpo.options import CALIBRATED, CritiqueGRPOConfig
-from recipe.critique_grpo.rollout.rows import BEHAVIOUR, ORIGIN, ROLES, TEACHER
+from recipe.critique_grpo.rollout.rows import BEHAVIOUR, CRITIQUED, ORIGIN, ROLES, TEACHER
+from recipe.critique_grpo.trainer.class_balance import ClassBalance
 from recipe.critique_grpo.trainer.distillation import distilled
 from recipe.critique_grpo.trainer.ema_std import EmaStd
 from recipe.critique_grpo.trainer.objectives import compared_groups
+from recipe.critique_grpo.trainer.running_state import RunningState
 from verl_ext.extern_function import extern_function
 
 
@@ -57,13 +59,20 @@ class AdvantageShaping:
         advantage = options.advantage
         decay = advantage.ema_std_decay
         self.ema_std = None if decay is None else EmaStd(decay, advantage.ema_std_guard)
+        decay = options.roles.critic.class_decay
+        self.class_balance = None if decay is None else ClassBalance(decay)
         self.function = None if advantage.function is None else extern_function(advantage.function)
+
+    @property
+    def running(self) -> list[RunningState]:
+        """What goes on from step to step, and with a checkpoint."""
+        return [one for one in (self.ema_std, self.class_balance) if one is not None]
 
     def __call__(self, batch: DataProto) -> dict[str, float]:
         """Set the batch's ``advantages`` anew; returns metrics. With every option off the batch is left alone."""
         metrics: dict[str, float] = {}
         calibrates = self.options.loss.shaping == CALIBRATED
-        if self.ema_std is None and self.function is None and not calibrates and not self.options.distils:
+        if not self.running and self.function is None and not calibrates and not self.options.distils:
             return metrics
         rows = step_rows(batch)
         if self.ema_std is not None:
@@ -74,6 +83,9 @@ class AdvantageShaping:
             weights = calibration(rows, self.options.loss.calibration_max)
             rows = replace(rows, advantages=rows.advantages * weights)
             metrics |= calibration_metrics(rows, weights, self.options.loss.calibration_max)
+        if self.class_balance is not None:
+            weights = self.class_balance.weights(batch.non_tensor_batch[CRITIQUED]).unsqueeze(-1)
+            rows = replace(rows, advantages=rows.advantages * weights)
         if rows.teacher_log_probs is not None:
             tensors = (rows.advantages, rows.old_log_probs, rows.teacher_log_probs, rows.response_mask)
             coef, clip = self.options.advantage.distil_coef, self.options.advantage.distil_clip

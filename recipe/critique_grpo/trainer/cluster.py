@@ -5,6 +5,7 @@ them, not that of the command. So sizes are dropped here, and what the CPU tier 
 """
 
 import os
+import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,16 +29,41 @@ def find_cluster(config: DictConfig, environment: Mapping[str, str] = os.environ
     asked = OmegaConf.select(config, "ray_kwargs.ray_init.address") or environment.get("RAY_ADDRESS")
     if asked:
         return None if asked == "local" else str(asked)
-    # Where ``ray start`` leaves the address of its cluster.
+    left = left_address(environment)
+    return left[0] if left and answers(left[0]) else None
+
+
+def left_address(environment: Mapping[str, str]) -> tuple[str, Path] | None:
+    """What ``ray start`` leaves of the address of its cluster, and where; None if nothing."""
     folder = environment.get("RAY_TMPDIR") or environment.get("TMPDIR") or "/tmp"
     current = Path(folder, "ray", "ray_current_cluster")
-    return current.read_text(encoding="utf-8").strip() or None if current.is_file() else None
+    address = current.read_text(encoding="utf-8").strip() if current.is_file() else ""
+    return (address, current) if address else None
+
+
+def answers(address: str) -> bool:
+    """Whether somebody listens at host:port. A head that was killed leaves its address, at which Ray would wait long."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=5):
+            return True
+    except (OSError, ValueError):
+        return False
 
 
 def join_cluster(config: DictConfig, environment: Mapping[str, str] = os.environ) -> str | None:
     """Make ``config.ray_kwargs`` what an existing cluster takes, if there is one; returns its address."""
     address = find_cluster(config, environment)
     if address is None:
+        left = left_address(environment)
+        if (
+            left
+            and OmegaConf.select(config, "ray_kwargs.ray_init.address") is None
+            and "RAY_ADDRESS" not in environment
+        ):
+            print(f"critique_grpo: the Ray cluster at {left[0]} is gone; {left[1]} is what is left of it", flush=True)
+            with open_dict(config):
+                config.ray_kwargs.ray_init.address = "local"
         return None
     with open_dict(config):
         settings = config.ray_kwargs.ray_init

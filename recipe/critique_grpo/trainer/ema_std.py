@@ -4,34 +4,32 @@ The standard deviation of a group favours groups that are nearly all right or ne
 tasks whose rewards spread more. This one is the same for all groups of a data source.
 """
 
-import json
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from verl_ext.finished_file import finished_file
+from recipe.critique_grpo.trainer.running_state import RunningState
 
 EPSILON = 1e-6
 FLOOR = 1e-3
 """Of the standard deviation."""
-FILE = "critique_grpo_ema_std.json"
-"""In the folder of a checkpoint."""
 
 
-class EmaStd:
+class EmaStd(RunningState):
     """Moments of the rewards by data source: ``m <- decay * m + (1 - decay) * mean of the batch``, begun by the first
     batch. A batch enters before it is scaled."""
 
+    file = "critique_grpo_ema_std.json"
+    what = "running standard deviations"
+
     def __init__(self, decay: float, guard: float) -> None:
+        super().__init__()
         self.decay = decay
         self.guard = guard
-        self.moments: dict[str, tuple[float, float]] = {}
 
     def std(self, data_source: str) -> float:
         """Of the rewards of a data source that has been seen."""
-        mean, square = self.moments[data_source]
+        mean, square = self.values[data_source]
         return max(max(square - mean**2, 0.0) ** 0.5, FLOOR)
 
     def scale(self, advantages: Tensor, scores: Tensor, uid: np.ndarray, data_source: np.ndarray) -> Tensor:
@@ -60,24 +58,11 @@ class EmaStd:
         return advantages / divisors.unsqueeze(-1)
 
     def _take(self, source: str, mean: float, square: float) -> None:
-        old = self.moments.get(source, (mean, square))
-        self.moments[source] = (
+        old = self.values.get(source, [mean, square])
+        self.values[source] = [
             self.decay * old[0] + (1 - self.decay) * mean,
             self.decay * old[1] + (1 - self.decay) * square,
-        )
+        ]
 
     def metrics(self) -> dict[str, float]:
-        return {f"critique_grpo/ema_std/{source}": self.std(source) for source in self.moments}
-
-    def save(self, folder: Path) -> None:
-        """Beside a checkpoint."""
-        with finished_file(folder / FILE) as draft:
-            draft.write_text(json.dumps(self.moments) + "\n", encoding="utf-8")
-
-    def load(self, folder: Path) -> None:
-        """From a checkpoint; one that was saved without leaves the moments to the next batch, and says so."""
-        if (folder / FILE).is_file():
-            saved = json.loads((folder / FILE).read_text(encoding="utf-8"))
-            self.moments = {source: (mean, square) for source, (mean, square) in saved.items()}
-        else:
-            print(f"critique_grpo: {folder} has no running standard deviations; they begin anew", flush=True)
+        return {f"critique_grpo/ema_std/{source}": self.std(source) for source in self.values}

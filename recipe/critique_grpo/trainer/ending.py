@@ -12,7 +12,8 @@ from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError, Worke
 
 from recipe.critique_grpo.critics.failure_budget import FailureBudgetExceeded
 
-LATEST = "latest_checkpointed_iteration.txt"
+LATEST, DATA = "latest_checkpointed_iteration.txt", "data.pt"
+"""What verl writes last: into the folder of all checkpoints, and, just before, into that of a step."""
 LEAST_FREE = 256 * 2**20
 """Bytes of a disk below which it counts as full: no checkpoint fits."""
 
@@ -64,12 +65,22 @@ def is_full(folder: Path) -> bool:
     return shutil.disk_usage(existing).free < LEAST_FREE
 
 
+def step_of(path: Path) -> int:
+    """The step of a checkpoint's folder, ``global_step_N``; -1 of anything else."""
+    step = path.name.removeprefix("global_step_")
+    return int(step) if step.isdigit() else -1
+
+
 def remove_unfinished(folder: Path) -> int:
-    """Remove what was written of a checkpoint after the last whole one; returns its bytes."""
-    whole, freed = last_checkpoint(folder) or 0, 0
+    """Remove what was written of a checkpoint after the last whole one; returns its bytes.
+
+    Where nothing says which one that is, the disk may have been full when verl wrote that, last of all: then those
+    that have everything else count as whole.
+    """
+    whole, freed = last_checkpoint(folder), 0
     for path in folder.glob("global_step_*"):
-        step = path.name.removeprefix("global_step_")
-        if step.isdigit() and int(step) > whole:
+        finished = (path / DATA).exists() if whole is None else step_of(path) <= whole
+        if step_of(path) >= 0 and not finished:
             freed += sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
             shutil.rmtree(path, ignore_errors=True)
     return freed

@@ -23,12 +23,14 @@ from recipe.critique_grpo.rollout.records import GroupRecord, dump_rollout, roll
 from recipe.critique_grpo.rollout.rows import INITIAL, ROLES, TEACHER
 from recipe.critique_grpo.rollout.stage_clock import stage_metrics
 from recipe.critique_grpo.trainer.advantage_shaping import AdvantageShaping
+from recipe.critique_grpo.trainer.best_checkpoint import FOLDER as BEST
 from recipe.critique_grpo.trainer.best_checkpoint import BestCheckpoint
 from recipe.critique_grpo.trainer.distillation import teacher_prompts, under_prompts
 from recipe.critique_grpo.trainer.ending import finished
 from recipe.critique_grpo.trainer.learnability import learnability
 from recipe.critique_grpo.trainer.objectives import expert_metrics, of_origin, set_objectives
 from recipe.critique_grpo.trainer.policy_loss import critique_grpo_loss, means_of_sums
+from recipe.critique_grpo.trainer.retention import remove_older
 from recipe.critique_grpo.trainer.run_watch import RunWatch
 from recipe.critique_grpo.trainer.savings import (
     MINI_BATCH_ROWS,
@@ -106,23 +108,26 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
         super()._load_checkpoint()
         if not self.global_steps:
             return
-        if self.shape_advantages.ema_std is not None:
+        for state in self.shape_advantages.running:
             resumed = self.config.trainer.resume_mode == "resume_path"
-            self.shape_advantages.ema_std.load(
-                Path(self.config.trainer.resume_from_path) if resumed else self._checkpoint()
-            )
+            state.load(Path(self.config.trainer.resume_from_path) if resumed else self._checkpoint())
         if self.global_steps >= self.total_training_steps and not self.config.trainer.val_only:
             raise finished(self.global_steps, self.total_training_steps, self.config.trainer.default_local_dir)
         epochs, steps = divmod(self.global_steps, len(self.train_dataloader))
         if steps == 0:
-            skip_epochs(self.train_dataloader.sampler, epochs)
+            # With worker processes torchdata draws an order twice an epoch, and uses the second.
+            draws = epochs * (2 if self.train_dataloader.num_workers else 1)
+            skip_orders(self.train_dataloader.sampler, draws)
 
     def _save_checkpoint(self) -> None:
-        if self.config.trainer.get("keep_best"):  # best/ may have links to the files of an earlier run
-            shutil.rmtree(self._checkpoint(), True)
-        if self.shape_advantages.ema_std is not None:  # before verl says that the checkpoint is there
-            self.shape_advantages.ema_std.save(self._checkpoint())
+        trainer = self.config.trainer
+        if trainer.get("keep_best") or Path(trainer.default_local_dir, BEST).exists():  # it may have links to the files
+            shutil.rmtree(self._checkpoint(), True)  # of an earlier run, which verl would write over
+        for state in self.shape_advantages.running:  # before verl says that the checkpoint is there
+            state.save(self._checkpoint())
         super()._save_checkpoint()
+        if keep := trainer.get("max_actor_ckpt_to_keep"):
+            remove_older(self._checkpoint(), keep)
 
     def _checkpoint(self) -> Path:
         """The folder of this step's checkpoint."""
@@ -258,13 +263,13 @@ def neutralise_off_policy(batch: DataProto, old_log_probs: Tensor) -> None:
         batch.batch["rollout_log_probs"] = torch.where(of_origin(batch, INITIAL).unsqueeze(-1), rollout, old_log_probs)
 
 
-def skip_epochs(sampler: Iterable[int], epochs: int) -> None:
+def skip_orders(sampler: Iterable[int], draws: int) -> None:
     """Draw the order of whole epochs and drop it.
 
     Where an epoch ends, verl restores no state of the data loader, so that the next epoch would draw the first one's
     order again.
     """
-    for _ in range(epochs):
+    for _ in range(draws):
         for _ in sampler:
             pass
 

@@ -61,13 +61,23 @@ def made(folder: Path, method: str, *arguments: str) -> list[list[dict[str, str]
     return [[dict(turn) for turn in row] for row in pd.read_parquet(folder / "out" / "sft.parquet")["messages"]]
 
 
+def ordered(conversations: list[list[dict[str, str]]]) -> list[list[dict[str, str]]]:
+    return sorted(conversations, key=str)
+
+
 def test_what_was_right_at_once_is_learned_once(collected: Path) -> None:
     assert made(collected, "raft") == [answered("1 + 1", "2")]
 
 
 def test_a_refinement_is_learned_as_an_answer_to_the_question(collected: Path) -> None:
     assert made(collected, "refinement_ft") == [answered("2 + 2", "4")]
-    assert made(collected, "citl_ft") == [answered("1 + 1", "2"), answered("2 + 2", "4")]
+    assert ordered(made(collected, "citl_ft")) == [answered("1 + 1", "2"), answered("2 + 2", "4")]
+
+
+def test_the_order_is_that_of_the_seed(collected: Path) -> None:
+    orders = [made(collected, "citl_ft", "--seed", str(seed)) for seed in (1, 1, *range(2, 12))]
+    assert orders[0] == orders[1] and any(order != orders[0] for order in orders)
+    assert all(ordered(order) == ordered(orders[0]) for order in orders)
 
 
 def test_a_critique_is_learned_without_the_true_answer(collected: Path) -> None:
@@ -83,7 +93,7 @@ def test_demonstrations_come_from_the_data(collected: Path) -> None:
 def test_a_question_is_found_by_its_text_where_indices_say_nothing(collected: Path) -> None:
     rows = pd.read_parquet(collected / "train.parquet").drop(columns="extra_info")
     rows.to_parquet(collected / "train.parquet")
-    assert made(collected, "citl_ft") == [answered("1 + 1", "2"), answered("2 + 2", "4")]
+    assert ordered(made(collected, "citl_ft")) == [answered("1 + 1", "2"), answered("2 + 2", "4")]
 
 
 def test_no_held_out_question_is_learned(collected: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -239,3 +239,24 @@ def test_import_is_cheap() -> None:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=env, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_child_that_others_have_killed_is_asked_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it is said of an answer is remembered: a lack of memory must not make it wrong for the rest of the run."""
+    calls: list[tuple[str, ...]] = []
+
+    class Pool:
+        def __init__(self, deaths: int) -> None:
+            self.deaths = deaths
+
+        def call(self, *args: str) -> dict[str, bool]:
+            calls.append(args)
+            if len(calls) <= self.deaths:
+                raise WorkerDied("killed by signal 9")
+            return {"correct": True}
+
+    for deaths, found in ((1, {"correct": True}), (2, children.Verdict(False, "grader_error"))):
+        calls.clear()
+        monkeypatch.setitem(children._pools, "some.module:function", Pool(deaths))
+        assert children.ask("some.module:function", "1", "2") == found
+        assert calls == [("1", "2")] * 2

@@ -75,7 +75,9 @@ def test_a_verdict_is_worth_its_agreement_with_the_rule() -> None:
         refined(1, None, Critique("no", own=words(3, verdict=True))),
         refined(0, 1, Critique("a fallback", valid=False, own=words(4, verdict=None))),
     ]
-    assert [one.reward for one in critic_texts(found, "verdict")] == [1.0, 0.0, 1.0, 0.0]
+    texts = list(critic_texts(found, "verdict"))
+    assert [one.reward for one in texts] == [1.0, 0.0, 1.0, 0.0]
+    assert [one.critiqued for one in texts] == ["wrong", "wrong", "right", "wrong"]
 
 
 def test_a_refiner_is_rewarded_for_the_outcome_or_for_the_transition() -> None:

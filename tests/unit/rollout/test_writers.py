@@ -7,8 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from transformers import Gemma3Config, LlamaConfig
 from verl.workers.rollout.replica import TokenOutput
 
+from recipe.critique_grpo.critics.failure_budget import FailureBudget
 from recipe.critique_grpo.critics.protocol import PolicyReply
 from recipe.critique_grpo.options import EndpointConfig
 from recipe.critique_grpo.rollout.refinement import RefinementPrompt
@@ -17,6 +19,7 @@ from recipe.critique_grpo.rollout.rows import GeneratorFailed
 from recipe.critique_grpo.rollout.stage_clock import StageClock
 from recipe.critique_grpo.rollout.writers import (
     SAMPLE_REQUEST,
+    EndpointWriter,
     Generated,
     PolicyChat,
     PolicyClient,
@@ -27,6 +30,7 @@ from recipe.critique_grpo.rollout.writers import (
 )
 from verl_ext.abortable_client import AbortableClient
 from verl_ext.chat_client import ChatClient, ChatError, Reply
+from verl_ext.model_context import context_of
 
 pytestmark = pytest.mark.unit
 
@@ -211,6 +215,36 @@ def test_an_endpoint_gets_every_option(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_endpoint_has_no_option_that_the_client_does_not_know() -> None:
     assert set(asdict(EndpointConfig())) == set(inspect.signature(ChatClient).parameters)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("text", "written"), [("yes", True), ("", False), (" \n", False)])
+async def test_an_empty_answer_is_no_refinement(text: str, written: bool) -> None:
+    async def answer(*args: Any, **kwargs: Any) -> Reply:
+        return Reply(text, tokens=40, finished=False)
+
+    budget = FailureBudget(0.0, "requests failed", "Mend it")
+    writer = EndpointWriter(answer, Tokenizer(), 10, StageClock(), budget)  # type: ignore[arg-type]
+    prompt = RefinementPrompt([{"role": "user", "content": "q"}], [1], False)
+    if written:
+        assert (await writer(prompt, params={}, seed=1, after=None)).token_ids == [*map(ord, text)]
+    else:
+        with pytest.raises(GeneratorFailed, match="wrote nothing"):
+            await writer(prompt, params={}, seed=1, after=None)
+
+
+@pytest.mark.parametrize(
+    ("config", "tokens"),
+    [
+        (LlamaConfig(max_position_embeddings=77), 77),
+        (Gemma3Config(text_config={"max_position_embeddings": 55}), 55),
+        (SimpleNamespace(max_position_embeddings=9), 9),
+        (SimpleNamespace(), None),
+    ],
+    ids=["text", "text and images", "an object", "none"],
+)
+def test_the_context_is_that_of_the_part_for_text(config: Any, tokens: int | None) -> None:
+    assert context_of(config) == tokens
 
 
 def test_an_endpoints_client_names_model_and_server() -> None:

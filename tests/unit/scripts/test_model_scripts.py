@@ -111,6 +111,23 @@ def test_the_family_keeps_its_own_values(tmp_path: Path, preset: str) -> None:
     validate(started("qwen2.5_7b.sh", tmp_path, SMOKE="1", SMOKE_DIR=str(tmp_path / "smoke"), PRESET=preset, **judge))
 
 
+@pytest.mark.parametrize("script", OF_THEIR_OWN_SIZES)
+def test_a_role_finds_room_with_every_models_sizes(tmp_path: Path, script: str) -> None:
+    config = started(script, tmp_path, TIER="gpu", GPUS="1" if script == "small_gpu.sh" else "8", PRESET="icrl")
+    validate(config)
+    assert config.data.max_prompt_length == config.critique_grpo.refinement.max_prompt_length
+
+
+@pytest.mark.parametrize("script", MODELS)
+def test_a_script_tells_its_settings_and_starts_nothing(script: str, tmp_path: Path) -> None:
+    command = ["bash", str(REPO / "scripts" / "models" / script), "--settings"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    config = started(script, tmp_path, TIER="gpu", GPUS="1" if script == "small_gpu.sh" else "8")
+    length = f"actor_rollout_ref.rollout.max_model_len={config.actor_rollout_ref.rollout.max_model_len}"
+    assert [one for one in told if one.startswith(length.split("=")[0])][-1] == length
+    assert all("=" in one for one in told)
+
+
 @pytest.mark.parametrize("script", MODELS)
 def test_a_smoke_run_is_valid_on_a_cpu(script: str, tmp_path: Path) -> None:
     (tmp_path / "smoke" / "tiny").mkdir(parents=True)

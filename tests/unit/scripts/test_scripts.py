@@ -1,6 +1,7 @@
 """scripts/train.sh and scripts/export.sh with a stand-in for the interpreter: what is run, what is refused."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from functools import partial
@@ -8,12 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from recipe.critique_grpo.startup.versions import WITHOUT_FLASH_ATTN
+
 pytestmark = pytest.mark.unit
 REPO = Path(__file__).resolve().parents[3]
 # Writes down what it was called with, makes what a merge would make, and fails if it is told to.
 STAND_IN = """#!/usr/bin/env bash
 printf "%s\\n" "$@" "offline=${{HF_HUB_OFFLINE:-}}" >"{calls}"
 echo "command=${{CRITIQUE_GRPO_COMMAND:-}}"
+echo "auth=${{RAY_AUTH_MODE:-}}"
 [[ "$*" != *verl_ext.export* ]] || mkdir "${{@: -1}}"
 [[ ! -e "{calls}.fail" ]]
 """
@@ -83,7 +87,7 @@ def test_a_hub_id_may_be_downloaded_without_a_gpu(train: Script, tmp_path: Path)
 @pytest.mark.parametrize("change", ["PRESET=grpo", "VAL=b.parquet", "actor_rollout_ref.actor.optim.lr=1"])
 def test_a_run_goes_on_with_its_own_settings_only(train: Script, tmp_path: Path, change: str) -> None:
     assert train("OUT=run").returncode == 0
-    assert train("OUT=run", change).returncode == 0  # nothing is saved so far
+    assert train("OUT=run", change).returncode == 0  # no step has been made so far
     (tmp_path / "run/checkpoints").mkdir()
     (tmp_path / "run/checkpoints/latest_checkpointed_iteration.txt").write_text("50")
     (tmp_path / "calls").unlink()
@@ -92,6 +96,52 @@ def test_a_run_goes_on_with_its_own_settings_only(train: Script, tmp_path: Path,
     assert not calls(tmp_path) and "going on" not in result.stdout
     longer = train("OUT=run", change, "trainer.total_epochs=3")
     assert longer.returncode == 0 and "going on from the checkpoint of step 50" in longer.stdout
+
+
+@pytest.mark.parametrize("left", ["rollouts/1.jsonl", "metrics.17.jsonl"])
+def test_steps_of_two_runs_are_not_mixed(train: Script, tmp_path: Path, left: str) -> None:
+    assert train("OUT=run", "data.seed=1").returncode == 0
+    (tmp_path / "run" / left).parent.mkdir(exist_ok=True)
+    (tmp_path / "run" / left).write_text("{}\n")
+    result = train("OUT=run", "data.seed=2")
+    assert result.returncode != 0 and "holds steps of a run with other settings" in result.stderr
+    assert train("OUT=run", "data.seed=1").returncode == 0
+    assert train("OUT=run", "data.seed=1", "--preflight").returncode == 0, "which changes nothing"
+
+
+def test_attention_without_flash_attn(train: Script, tmp_path: Path) -> None:
+    nvidia_smi(tmp_path, "echo 'GPU 0: H100'")
+    assert train("OUT=run", TIER="gpu", ATTENTION="sdpa").returncode == 0
+    assert set(WITHOUT_FLASH_ATTN.split()) <= set(calls(tmp_path))
+    assert train("OUT=run", TIER="gpu").returncode == 0
+    assert not set(WITHOUT_FLASH_ATTN.split()) & set(calls(tmp_path))
+    assert "ATTENTION is eager; choose flash or sdpa" in train("OUT=run", ATTENTION="eager").stderr
+
+
+HEALTHY = '#!/usr/bin/env bash\n[[ "${{RAY_AUTH_MODE:-}}" == "{}" ]]\n'
+
+
+@pytest.mark.parametrize(
+    ("token", "head", "address", "chosen"),
+    [
+        (True, "token", "head:6379", "token"),
+        (True, "disabled", "head:6379", ""),  # a cluster that somebody has started without one
+        (False, "token", "head:6379", ""),  # Ray says what is missing
+        (True, "token", "", ""),  # Ray starts a cluster of its own, and knows what to do
+    ],
+)
+def test_a_cluster_that_asks_for_a_token_gets_it(
+    train: Script, tmp_path: Path, token: bool, head: str, address: str, chosen: str
+) -> None:
+    (tmp_path / ".ray").mkdir()
+    if token:
+        (tmp_path / ".ray/auth_token").write_text("secret")
+    (tmp_path / "ray").write_text(HEALTHY.format(head))  # beside the interpreter
+    (tmp_path / "ray").chmod(0o755)
+    result = train("OUT=run", HOME=str(tmp_path), RAY_ADDRESS=address)
+    assert result.returncode == 0 and f"auth={chosen}\n" in result.stdout
+    assert "secret" not in result.stdout
+    assert "auth=disabled\n" in train("OUT=run", HOME=str(tmp_path), RAY_ADDRESS="h:1", RAY_AUTH_MODE="disabled").stdout
 
 
 @pytest.mark.parametrize("lists", ["echo 'GPU 0: H100'; echo 'GPU 1: H100'", "echo no driver; exit 9"])
@@ -116,7 +166,14 @@ def test_of_the_gpus_those_that_the_user_has_chosen(train: Script, tmp_path: Pat
 def test_the_output_is_kept_and_the_command_is_known(train: Script, tmp_path: Path) -> None:
     result = train("OUT=run", "data.seed=3")
     assert (tmp_path / "run/train.log").read_text() and result.stdout.endswith((tmp_path / "run/train.log").read_text())
-    assert "command=bash scripts/train.sh MODEL=model" in result.stdout and "data.seed=3" in result.stdout
+    (command,) = [line.removeprefix("command=") for line in result.stdout.splitlines() if line.startswith("command=")]
+    assert command.startswith(f"bash scripts/train.sh MODEL={tmp_path}/model TRAIN={tmp_path}/a.parquet VAL=")
+    assert f"OUT={tmp_path}/run PRESET=default TIER=cpu GPUS=1 data.seed=3" in command
+    # Typed anywhere, and without what the environment has said, it starts the same run.
+    first = calls(tmp_path)
+    environment = {"PATH": os.environ["PATH"], "PYTHON": str(tmp_path / "stand_in")}
+    assert subprocess.run(command, shell=True, cwd=REPO, env=environment, capture_output=True).returncode == 0
+    assert [one for one in calls(tmp_path) if "metrics." not in one] == [one for one in first if "metrics." not in one]
 
 
 @pytest.mark.parametrize(
@@ -167,6 +224,25 @@ def test_an_export_that_fails_leaves_no_folder_that_looks_whole(script: Script, 
     (tmp_path / "calls.fail").unlink()
     assert script("export.sh", "run", "out", "4").returncode == 0
     assert (tmp_path / "out").is_dir() and not (tmp_path / "out.part").exists()
+
+
+@pytest.mark.parametrize(("gpu", "python"), [(True, ".venv-gpu"), (False, ".venv")])
+def test_an_export_takes_the_environment_of_its_machine(script: Script, tmp_path: Path, gpu: bool, python: str) -> None:
+    checkout = tmp_path / "checkout"
+    shutil.copytree(REPO / "scripts", checkout / "scripts")
+    for name in (".venv", ".venv-gpu"):
+        (checkout / name / "bin").mkdir(parents=True)
+        (checkout / name / "bin/python").write_text(
+            f'#!/usr/bin/env bash\necho "{name} was asked"; mkdir "${{@: -1}}"\n'
+        )
+        (checkout / name / "bin/python").chmod(0o755)
+    if gpu:
+        nvidia_smi(tmp_path, "echo 'GPU 0: H100'")
+    (tmp_path / "run/global_step_4/actor").mkdir(parents=True)
+    command = ["bash", str(checkout / "scripts/export.sh"), "run", "out", "4"]
+    environment = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert f"{python} was asked\n" in result.stdout, result.stderr
 
 
 @pytest.mark.parametrize("name", ["train.sh", "export.sh"])

@@ -10,7 +10,7 @@ from recipe.critique_grpo.core_algos import SHAPINGS
 from recipe.critique_grpo.critics import critic_types
 from recipe.critique_grpo.option_values import from_config
 from recipe.critique_grpo.options import ConfigError, CritiqueGRPOConfig
-from recipe.critique_grpo.startup.validate import validate
+from recipe.critique_grpo.startup.validate import MANAGER, validate
 
 pytestmark = pytest.mark.unit
 
@@ -105,6 +105,7 @@ def test_what_only_refinement_forbids_is_allowed_without_it() -> None:
         ("critique_grpo.refinement.show_until", "error", "first_error"),
         ("critique_grpo.advantage.distil_coef", -0.1, "0 (for none) or more"),
         ("critique_grpo.advantage.distil_clip", 0.0, "a bound above 0"),
+        ("critique_grpo.roles.critic.class_decay", 1.0, "0 to below 1"),
         ("critique_grpo.roles.critic.rows", 1, "2 and more"),
         ("critique_grpo.roles.refiner.rows", -1, "use 0"),
         ("critique_grpo.roles.critic.reward", "usefulness", "utility"),
@@ -234,6 +235,22 @@ def test_at_most_one_worker_per_prompt() -> None:
     validate(composed(**sizes, actor_rollout_ref__rollout__agent__num_workers=4))
     message = refusal(**sizes, actor_rollout_ref__rollout__agent__num_workers=5)
     assert "actor_rollout_ref.rollout.agent.num_workers (5)" in message and "data.train_batch_size (4)" in message
+
+
+def test_a_batch_is_what_verls_loader_takes() -> None:
+    sizes: dict[str, Any] = {"data__train_batch_size": 64, "actor_rollout_ref__actor__ppo_mini_batch_size": 32}
+    validate(composed(**sizes, data__gen_batch_size=96))
+    assert "data.gen_batch_size (100) is not a multiple" in refusal(**sizes, data__gen_batch_size=100)
+    few = refusal(**sizes, data__gen_batch_size=32, actor_rollout_ref__rollout__agent__num_workers=33)
+    assert "exceeds data.gen_batch_size (32)" in few
+
+
+@pytest.mark.parametrize("changes", [{"preset": "grpo"}, {"critique_grpo__refinement__num": 0}])
+def test_our_loss_needs_our_rollout(changes: dict[str, Any]) -> None:
+    loss = {"actor_rollout_ref__actor__policy_loss__loss_mode": "critique_grpo"}
+    manager = "actor_rollout_ref__rollout__agent__agent_loop_manager_class"
+    assert "agent_loop_manager_class=recipe.critique_grpo" in refusal(**changes, **loss, **{manager: None})
+    validate(composed(**changes, **loss, **{manager: MANAGER}))
 
 
 def test_the_context_must_hold_a_refinement() -> None:

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ def test_every_row_is_made_exported_and_evaluated() -> None:
             evaluated = next(job for job in jobs if f"OUT={folder(Path('/runs'), row, seed)}/eval" in job.arguments)
             assert f"MODEL={folder(Path('/runs'), row, seed)}/model" in evaluated.arguments
     assert all((REPO / job.arguments[1]).exists() for job in jobs), "scripts that are there"
-    assert {model.stem for model in (REPO / "scripts/models").glob("*.sh")} - {"launch", "small_gpu"} == set(PARAMETERS)
+    others = {"launch", "small_gpu", "qwen3_32b"}
+    assert {model.stem for model in (REPO / "scripts/models").glob("*.sh")} - others == set(PARAMETERS)
 
 
 def test_each_finds_what_it_needs() -> None:
@@ -59,6 +61,30 @@ def test_training_is_told_its_row_and_its_seed() -> None:
     assert "Critique-GRPO (CoT)" in JUDGED and "SFT" not in JUDGED
 
 
+SETTINGS = (
+    "+data.apply_chat_template_kwargs.enable_thinking=false",
+    "data.max_response_length=1536",
+    "actor_rollout_ref.rollout.max_model_len=4096",
+    "actor_rollout_ref.rollout.tensor_model_parallel_size=2",
+    "trainer.total_epochs=3",
+)
+
+
+def test_what_a_model_needs_is_told_to_every_job() -> None:
+    """Lengths to what is collected and learned; the context and the template to the evaluation too."""
+    mine = replace(table(), settings=SETTINGS, overrides=("trainer.x=1", "data.max_response_length=1024"))
+    tuned, evaluated = jobs_of(mine, ["RAFT"], [3])
+    template, answer, context, spread, _ = SETTINGS
+    collected = tuned.environment["COLLECT"].split()
+    assert collected == [template, answer, context, spread, "data.max_response_length=1024"]
+    assert tuned.environment["SEED"] == "3" and "data.max_length=4096" in tuned.arguments
+    assert {"MAX_PROMPT=1024", "MAX_RESPONSE=3072", template, spread} <= set(evaluated.arguments)
+    assert context not in evaluated.arguments
+    wide = jobs_of(replace(mine, settings=("actor_rollout_ref.rollout.max_model_len=14848",)), ["RAFT"], [3])
+    assert "data.max_length=8192" in wide[0].arguments
+    assert not [one for one in wide[1].arguments if one.startswith(("MAX_", "actor"))]
+
+
 def test_the_arithmetic_has_the_sizes_of_the_scripts() -> None:
     launch = (REPO / "scripts/models/launch.sh").read_text()
     assert f"data.train_batch_size={BATCH}\n" in launch and f"trainer.total_epochs={EPOCHS}\n" in launch
@@ -66,7 +92,7 @@ def test_the_arithmetic_has_the_sizes_of_the_scripts() -> None:
     assert train("qwen2.5_7b", False).gpu_hours == pytest.approx(192e6 * 7.6e9 * (2 / 0.1 + 10 / 0.4) / 989e12 / 3600)
     assert train("qwen2.5_7b", True).gpu_hours > train("qwen2.5_7b", False).gpu_hours
     assert finetune("qwen3_8b", True).gpu_hours > finetune("qwen3_8b", False).gpu_hours
-    assert train("qwen3_8b", True).bytes == 2 * 12 * 8.2e9
+    assert train("qwen3_8b", True).bytes == 12 * 8.2e9
 
 
 def jobs(*statuses: int) -> list[Job]:
@@ -85,8 +111,22 @@ def test_what_is_done_is_not_done_again(tmp_path: Path, capfd: pytest.CaptureFix
     text = plan(jobs(0, 3, 0), tmp_path)
     assert re.search(r"1\.5 +1\.0  job\.0  \(done\)\n +SAID='number 0' bash -c", text)
     assert re.search(r"4\.5 +3\.0  together", text) and "Prompts, judge" in text
-    assert run_jobs(jobs(9, 0, 0), tmp_path) == 0, "the first is done"
+    assert run_jobs([jobs(0)[0], *jobs(9, 0, 0)[1:]], tmp_path) == 0, "the first is done"
     assert (tmp_path / "jobs" / "job.1.log").read_text() == "number 1\n" * 2
+
+
+def test_what_was_done_with_other_settings_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_jobs(jobs(0), tmp_path) == 0
+    with pytest.raises(SystemExit, match=r"(?s)job\.0 is done in .* with other settings.*exit 0.*exit 5.*another OUT"):
+        run_jobs(jobs(5), tmp_path)
+    with pytest.raises(SystemExit, match="other settings"):
+        plan(jobs(5), tmp_path)
+    judged = Job("judged", ("CRITIQUE=cot", "bash", "-c", "exit 0"), Cost(0, 0))
+    monkeypatch.setenv("JUDGE_MODEL", "one")
+    assert run_jobs([judged], tmp_path) == run_jobs([judged], tmp_path) == 0
+    monkeypatch.setenv("JUDGE_MODEL", "two")
+    with pytest.raises(SystemExit, match=r"(?s)JUDGE_MODEL=one.*JUDGE_MODEL=two"):
+        run_jobs([judged], tmp_path)
 
 
 def evaluation(value: float, **benches: float) -> dict[str, Any]:
@@ -127,12 +167,16 @@ def test_the_script_lists_jobs_and_runs_nothing(tmp_path: Path) -> None:
     steps = [f"r1-grpo.{seed}.{step}" for seed in (1, 2) for step in ("train", "export", "eval")]
     assert named == ["untrained.1.eval", *steps, "together"]
     assert "MODEL=Qwen/Qwen3-8B" in said.stdout and "x.y=3" in said.stdout and not (tmp_path / "table").exists()
+    assert said.stdout.count("enable_thinking=false") == 3, "in every evaluation; the training script says it itself"
+    assert "GiB more" in said.stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
         (["qwen9"], "there is no scripts/models/qwen9.sh"),
+        (["qwen3_32b"], "there is no table for qwen3_32b: its fine-tuning rows"),
+        (["qwen3_8b", "DRY_RUN=1", "a.b='c d'"], "an override for the table must have no spaces"),
         (["qwen3_8b", "ROWS=GRPO"], "there is no row 'GRPO'; choose among: untrained, SFT"),
         (["qwen3_8b", "ROWS=CITL-FT"], "CITL-FT needs a judge: set JUDGE_MODEL"),
     ],

@@ -143,7 +143,7 @@ def scaled(ema: EmaStd, rewards: list[list[float]], source: str = "x") -> Tensor
 def test_the_first_batch_begins_the_moments_and_is_scaled_by_them() -> None:
     ema = EmaStd(0.99, guard=5.0)
     assert scaled(ema, [[0, 0, 0, 1.0]]).tolist() == pytest.approx([-0.57735] * 3 + [1.73205], abs=1e-4)
-    assert ema.moments == {"x": (0.25, 0.25)}
+    assert ema.values == {"x": [0.25, 0.25]}
 
 
 def test_a_batch_enters_before_it_is_used() -> None:
@@ -151,13 +151,13 @@ def test_a_batch_enters_before_it_is_used() -> None:
     scaled(ema, [[0, 0, 0, 1.0]])
     found = scaled(ema, [[0, 1.0, 1.0, 1.0]])
     mean = 0.9 * 0.25 + 0.1 * 0.75
-    assert ema.moments["x"] == pytest.approx((mean, mean))
+    assert ema.values["x"] == pytest.approx([mean, mean])
     assert found[0].item() == pytest.approx(-0.75 / (mean - mean**2) ** 0.5, abs=1e-4)
 
 
 def test_a_group_beyond_the_guard_has_its_own_standard_deviation() -> None:
     ema = EmaStd(1 - 1e-9, guard=5.0)
-    ema.moments = {"x": (0.5, 0.5**2 + 0.15**2)}
+    ema.values = {"x": [0.5, 0.5**2 + 0.15**2]}
     lonely, spread = scaled(ema, [[0] * 7 + [1.0], [0, 0, 0, 0, 1.0, 1, 1, 1]]).view(2, 8)
     assert lonely.max().item() == pytest.approx(0.875 / 0.330719, abs=1e-3)  # 0.875 / 0.15 would be 5.83
     assert spread.max().item() == pytest.approx(0.5 / 0.15, abs=1e-3)
@@ -190,7 +190,7 @@ def test_moments_go_on_exactly_after_a_resume(tmp_path: Path, capsys: pytest.Cap
     ema.save(tmp_path / "global_step_1")
     resumed = EmaStd(0.99, guard=5.0)
     resumed.load(tmp_path / "global_step_1")
-    assert resumed.moments == ema.moments
+    assert resumed.values == ema.values
     assert torch.equal(scaled(resumed, [[0, 0, 0, 1.0]]), scaled(ema, [[0, 0, 0, 1.0]]))
     EmaStd(0.99, guard=5.0).load(tmp_path / "global_step_2")
     assert "has no running standard deviations; they begin anew" in capsys.readouterr().out

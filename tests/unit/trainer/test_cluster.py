@@ -1,5 +1,6 @@
 """What a run tells Ray where a cluster is there already."""
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,33 @@ NOWHERE = {"RAY_TMPDIR": "/nowhere"}
     ],
 )
 def test_the_cluster_is_the_one_that_ray_finds(
-    tmp_path: Path, option: str | None, variable: str | None, current: str | None, found: str | None
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    option: str | None,
+    variable: str | None,
+    current: str | None,
+    found: str | None,
 ) -> None:
+    monkeypatch.setattr(cluster, "answers", lambda address: True)
     config = composed(ray_kwargs__ray_init__address=option) if option else composed()
     if current is not None:
         (tmp_path / "ray").mkdir()
         (tmp_path / "ray" / "ray_current_cluster").write_text(current)
     environment = {"RAY_TMPDIR": str(tmp_path), **({"RAY_ADDRESS": variable} if variable else {})}
     assert find_cluster(config, environment) == found
+
+
+def test_a_cluster_that_is_gone_is_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "ray").mkdir()
+    left, environment = tmp_path / "ray" / "ray_current_cluster", {"RAY_TMPDIR": str(tmp_path)}
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        left.write_text(f"127.0.0.1:{server.getsockname()[1]}")
+        assert join_cluster(composed(), environment) == left.read_text()
+    config = composed()
+    assert join_cluster(config, environment) is None
+    assert config.ray_kwargs.ray_init.address == "local" and config.ray_kwargs.ray_init.num_cpus == 32
+    assert f"the Ray cluster at {left.read_text()} is gone; {left}" in capsys.readouterr().out
+    assert join_cluster(composed(), {**environment, "RAY_ADDRESS": "local"}) is None
 
 
 def test_without_a_cluster_nothing_changes() -> None:

@@ -16,6 +16,7 @@ from recipe.critique_grpo.trainer.ending import (
     remove_unfinished,
     root_cause,
 )
+from recipe.critique_grpo.trainer.retention import remove_older
 
 pytestmark = pytest.mark.unit
 COMMAND = ["python", "-m", "recipe.critique_grpo.main_critique_grpo", "data.train_files=a b.parquet"]
@@ -89,6 +90,32 @@ def test_a_full_disk_is_called_that(run: Path, monkeypatch: pytest.MonkeyPatch) 
     text = farewell(in_actors(RuntimeError("unexpected pos 51328640 vs 51328528")), run, COMMAND, freed)
     assert f"the disk of {run} is full" in text and "3 MB of an unfinished checkpoint were removed" in text
     assert sorted(path.name for path in run.glob("global_step_*")) == ["global_step_4"]
+
+
+def test_where_nothing_says_which_checkpoint_was_the_last_those_that_look_whole_stay(run: Path) -> None:
+    (run / "global_step_4" / ending.DATA).touch()
+    (run / ending.LATEST).write_text("")  # the disk was full when verl wrote it
+    assert remove_unfinished(run) == 3 * 2**20
+    assert sorted(path.name for path in run.glob("global_step_*")) == ["global_step_4"]
+    (run / ending.LATEST).unlink()
+    assert remove_unfinished(run) == 0
+
+
+def test_as_many_checkpoints_are_kept_over_all_starts_as_are_asked_for(tmp_path: Path) -> None:
+    steps = (2, 4, 10, 20, 30)
+    for step in steps:
+        (tmp_path / f"global_step_{step}/actor").mkdir(parents=True)
+        (tmp_path / f"global_step_{step}" / ending.DATA).touch()
+
+    def left() -> list[int]:
+        return sorted(int(path.parent.name.removeprefix("global_step_")) for path in tmp_path.glob("*/actor"))
+
+    remove_older(tmp_path / "global_step_20", 3)  # a run that has gone on from step 10, beside one that went further
+    assert left() == [4, 10, 20, 30]
+    remove_older(tmp_path / "global_step_30", 1)
+    assert left() == [30] and (tmp_path / "global_step_4" / ending.DATA).exists()
+    remove_older(tmp_path / "global_step_30", 3)
+    assert left() == [30]
 
 
 def test_the_cause_is_found_through_actors() -> None:

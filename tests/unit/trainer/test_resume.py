@@ -18,20 +18,20 @@ pytestmark = pytest.mark.unit
 ROWS, BATCH = 14, 4  # three steps an epoch, two rows left over
 
 
-def loader(shuffle: bool = True) -> StatefulDataLoader[Any]:
+def loader(shuffle: bool = True, workers: int = 0) -> StatefulDataLoader[Any]:
     """verl's data loader with verl's sampler."""
     sampler = create_rl_sampler(SimpleNamespace(shuffle=shuffle, get=lambda name: 5), range(ROWS))  # type: ignore[arg-type]
-    return StatefulDataLoader(range(ROWS), batch_size=BATCH, sampler=sampler, drop_last=True)  # type: ignore[arg-type]
+    return StatefulDataLoader(range(ROWS), BATCH, sampler=sampler, drop_last=True, num_workers=workers)  # type: ignore[arg-type]
 
 
 def epochs(data: StatefulDataLoader[Any], count: int) -> list[list[list[int]]]:
     return [[batch.tolist() for batch in data] for _ in range(count)]
 
 
-def resumed(monkeypatch: pytest.MonkeyPatch, step: int, total: int = 99, **changes: Any) -> Any:
+def resumed(monkeypatch: pytest.MonkeyPatch, step: int, total: int = 99, workers: int = 0, **changes: Any) -> Any:
     """A trainer that has loaded the checkpoint of a step, as far as verl's own code goes on a whole epoch."""
     trainer = object.__new__(RayCritiqueGRPOTrainer)
-    trainer.train_dataloader, trainer.total_training_steps = loader(), total
+    trainer.train_dataloader, trainer.total_training_steps = loader(workers=workers), total
     trainer.shape_advantages = AdvantageShaping(CritiqueGRPOConfig())
     folder = SimpleNamespace(val_only=False, default_local_dir="run", **changes)
     trainer.config = SimpleNamespace(trainer=folder)
@@ -40,11 +40,12 @@ def resumed(monkeypatch: pytest.MonkeyPatch, step: int, total: int = 99, **chang
     return trainer
 
 
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("done", [1, 2, 3])
-def test_an_epoch_after_a_resume_has_its_own_order(monkeypatch: pytest.MonkeyPatch, done: int) -> None:
-    order = epochs(loader(), 5)
+def test_an_epoch_after_a_resume_has_its_own_order(monkeypatch: pytest.MonkeyPatch, done: int, workers: int) -> None:
+    order = epochs(loader(workers=workers), 5)
     assert order[0] != order[1], "each epoch has its own"
-    trainer = resumed(monkeypatch, step=3 * done)
+    trainer = resumed(monkeypatch, step=3 * done, workers=workers)
     assert epochs(trainer.train_dataloader, 5 - done) == order[done:]
 
 
