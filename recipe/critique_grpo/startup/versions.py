@@ -77,7 +77,7 @@ def check_versions() -> None:
     if flash_attn is None:
         print(
             f"critique_grpo: flash-attn is not installed, so verl's default attention ends in an error when the model "
-            f"is loaded. Either install flash-attn {FLASH_ATTN} with {INSTALL['gpu']}, or do without, with slower updates "
-            f"(ATTENTION=sdpa in the environment of the scripts), by these two overrides:\n  {WITHOUT_FLASH_ATTN}",
+            f"is loaded. Either install flash-attn {FLASH_ATTN} with {INSTALL['gpu']}, or do without, with slower "
+            f"updates (ATTENTION=sdpa in the environment of the scripts), by these overrides:\n  {WITHOUT_FLASH_ATTN}",
             file=sys.stderr,
         )

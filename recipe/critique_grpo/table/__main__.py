@@ -23,8 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.script not in PARAMETERS:
         raise SystemExit(
-            f"there is no table for {options.script}: its fine-tuning rows have no settings with which they fit 8 GPUs; "
-            f"choose among: {', '.join(sorted(PARAMETERS))}"
+            f"there is no table for {options.script}: its fine-tuning rows have no settings with which they fit 8 "
+            f"GPUs; choose among: {', '.join(sorted(PARAMETERS))}"
         )
     if spaced := [one for one in options.override if " " in one]:
         raise SystemExit(f"{spaced[0]!r}: an override for the table must have no spaces")
@@ -104,8 +104,8 @@ def is_done(job: Job, out: Path) -> bool:
     before = mark.read_text(encoding="utf-8").strip()
     if before != told(job):
         raise SystemExit(
-            f"{job.name} is done in {out}, but with other settings:\n  then: {before}\n  now:  {told(job)}\nName another "
-            f"OUT, or remove {mark} and what the job has left in {out}."
+            f"{job.name} is done in {out}, but with other settings:\n  then: {before}\n  now:  {told(job)}\nName "
+            f"another OUT, or remove {mark} and what the job has left in {out}."
         )
     return True
 

@@ -42,7 +42,7 @@ def left_address(environment: Mapping[str, str]) -> tuple[str, Path] | None:
 
 
 def answers(address: str) -> bool:
-    """Whether somebody listens at host:port. A head that was killed leaves its address, at which Ray would wait long."""
+    """Whether somebody listens at host:port. A head that was killed leaves its address, where Ray would wait long."""
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=5):
@@ -56,11 +56,8 @@ def join_cluster(config: DictConfig, environment: Mapping[str, str] = os.environ
     address = find_cluster(config, environment)
     if address is None:
         left = left_address(environment)
-        if (
-            left
-            and OmegaConf.select(config, "ray_kwargs.ray_init.address") is None
-            and "RAY_ADDRESS" not in environment
-        ):
+        asked = OmegaConf.select(config, "ray_kwargs.ray_init.address") or environment.get("RAY_ADDRESS")
+        if left and not asked:
             print(f"critique_grpo: the Ray cluster at {left[0]} is gone; {left[1]} is what is left of it", flush=True)
             with open_dict(config):
                 config.ray_kwargs.ray_init.address = "local"

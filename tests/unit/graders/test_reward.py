@@ -10,6 +10,7 @@ import pytest
 
 from recipe.critique_grpo.graders import children
 from recipe.critique_grpo.reward import FLAGS, compute_score, extract_answer, forget_verdicts, unparsable_golds
+from verl_ext.killable_pool import WorkerDied
 
 pytestmark = pytest.mark.unit
 
