@@ -106,6 +106,8 @@ agree_on_token() { # the address, if it is not this machine that starts the clus
 # To the repository, where every run starts, with the environment of the tier.
 enter_repo() {
   cd "$repo"
+  # SLURM sets both, and verl refuses that.
+  [[ -z "${CUDA_VISIBLE_DEVICES+set}" ]] || unset ROCR_VISIBLE_DEVICES
   if [[ "$TIER" == cpu ]]; then
     # shellcheck source=scripts/cpu_env.sh
     source scripts/cpu_env.sh

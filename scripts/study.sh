@@ -9,6 +9,7 @@
 #   METHODS  which methods, separated by semicolons (default: "GRPO;indicative_gt"; study/methods.py has them all)
 #   SEEDS    default: "0 1 2"
 #   STEPS    updates of a run (default: 100)
+#   WARM_START   seed of the model, which needs a folder OUT of its own (default: 0)
 #   VENV     virtual environment to make or use (default: .venv)
 set -euo pipefail
 
@@ -24,5 +25,5 @@ out="$(realpath -ms "${OUT:-outputs/study}")"
 IFS=';' read -ra methods <<<"${METHODS:-GRPO;indicative_gt}"
 read -ra seeds <<<"${SEEDS:-0 1 2}"
 "$python" -u -m recipe.critique_grpo.study.run --out "$out" --steps "${STEPS:-100}" --methods "${methods[@]}" \
-  --seeds "${seeds[@]}" -- "$@"
+  --seeds "${seeds[@]}" --warm_start "${WARM_START:-0}" -- "$@"
 "$python" -m recipe.critique_grpo.study.report --out "$out"

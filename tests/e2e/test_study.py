@@ -17,7 +17,7 @@ def test_two_methods_are_trained_measured_and_reported_on(tmp_path: Path, cpu_en
     words = problems.tokenizer()
     warm_start.build_model(words, 0).save_pretrained(study / "model")  # it knows nothing, which takes no time
     words.save_pretrained(study / "model")
-    (study / "model" / "warm_start.json").write_text(json.dumps({"questions practised": 0}))
+    (study / "model" / "warm_start.json").write_text(json.dumps({"seed": 0, "questions practised": 0}))
     command = [sys.executable, "-u", "-m", "recipe.critique_grpo.study.run", "--out", str(study), "--steps", "2"]
     command += ["--every", "2", "--methods", "GRPO", "indicative_gt", "--seeds", "0"]
     run_logged(command, tmp_path / "run.log", cpu_environment, timeout=600)

@@ -107,6 +107,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for data, model and runs")
     parser.add_argument("--methods", nargs="+", default=list(HEADLINE), choices=list(METHODS), metavar="METHOD")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--warm_start", type=int, default=0, help="seed of the model that is built, unless it is there")
     parser.add_argument("--steps", type=int, default=100, help="updates of each run")
     parser.add_argument("--every", type=int, default=20, help="updates between validations")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides of all runs")
@@ -115,7 +116,10 @@ def main() -> None:
     if not (out / "data" / "val.parquet").exists():
         write_data(out / "data")
     if not (out / "model" / "warm_start.json").exists():
-        print(json.dumps(warm_start.build(out / "model", seed=0), indent=1), flush=True)
+        print(json.dumps(warm_start.build(out / "model", seed=arguments.warm_start), indent=1), flush=True)
+    built = json.loads((out / "model" / "warm_start.json").read_text(encoding="utf-8"))["seed"]
+    if built != arguments.warm_start:
+        parser.error(f"{out}/model is the warm start of seed {built}, not {arguments.warm_start}: name another --out")
     runs = {f"{name}/{seed}": [*METHODS[name], *seeded(seed)] for seed in arguments.seeds for name in arguments.methods}
     settings = [*common(out, arguments.steps, arguments.every), *arguments.overrides]
     train_in_turn(settings, runs, out / "runs", StudyRunner)

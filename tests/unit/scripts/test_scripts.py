@@ -17,7 +17,7 @@ REPO = Path(__file__).resolve().parents[3]
 STAND_IN = """#!/usr/bin/env bash
 printf "%s\\n" "$@" "offline=${{HF_HUB_OFFLINE:-}}" >"{calls}"
 echo "command=${{CRITIQUE_GRPO_COMMAND:-}}"
-echo "auth=${{RAY_AUTH_MODE:-}}"
+echo "auth=${{RAY_AUTH_MODE:-}}" "rocr=${{ROCR_VISIBLE_DEVICES:-}}"
 [[ "$*" != *verl_ext.export* ]] || mkdir "${{@: -1}}"
 [[ ! -e "{calls}.fail" ]]
 """
@@ -139,9 +139,9 @@ def test_a_cluster_that_asks_for_a_token_gets_it(
     (tmp_path / "ray").write_text(HEALTHY.format(head))  # beside the interpreter
     (tmp_path / "ray").chmod(0o755)
     result = train("OUT=run", HOME=str(tmp_path), RAY_ADDRESS=address)
-    assert result.returncode == 0 and f"auth={chosen}\n" in result.stdout
+    assert result.returncode == 0 and f"auth={chosen} " in result.stdout
     assert "secret" not in result.stdout
-    assert "auth=disabled\n" in train("OUT=run", HOME=str(tmp_path), RAY_ADDRESS="h:1", RAY_AUTH_MODE="disabled").stdout
+    assert "auth=disabled " in train("OUT=run", HOME=str(tmp_path), RAY_ADDRESS="h:1", RAY_AUTH_MODE="disabled").stdout
 
 
 @pytest.mark.parametrize("lists", ["echo 'GPU 0: H100'; echo 'GPU 1: H100'", "echo no driver; exit 9"])
@@ -161,6 +161,11 @@ def test_of_the_gpus_those_that_the_user_has_chosen(train: Script, tmp_path: Pat
     assert f"trainer.n_gpus_per_node={count}" in calls(tmp_path)
     assert train("OUT=other", TIER="", CUDA_VISIBLE_DEVICES="").returncode == 0
     assert "tier=cpu" in calls(tmp_path)
+
+
+def test_of_the_variables_that_slurm_sets_verl_gets_one(train: Script) -> None:
+    assert "rocr=\n" in train("OUT=run", CUDA_VISIBLE_DEVICES="0", ROCR_VISIBLE_DEVICES="0").stdout
+    assert "rocr=0\n" in train("OUT=run", ROCR_VISIBLE_DEVICES="0").stdout, "an AMD machine's own"
 
 
 def test_the_output_is_kept_and_the_command_is_known(train: Script, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from recipe.critique_grpo.startup.validate import validate
-from recipe.critique_grpo.study import final, problems, report, warm_start
+from recipe.critique_grpo.study import final, problems, report, run, warm_start, warm_starts
 from recipe.critique_grpo.study.final import KS
 from recipe.critique_grpo.study.methods import METHODS
 from recipe.critique_grpo.study.problems import EASY, HARD, PRACTISED, Problem, distinct
@@ -126,6 +126,37 @@ def test_runs_of_an_earlier_report_are_in_the_next_one(tmp_path: Path) -> None:
     assert "| GRPO | - | - | - | - | - | 2.0 | 1280 | - |" in alone and "| retry | 1 | 0.0 |" in text
     report.write(tmp_path / "second", tmp_path / "again", earlier)  # what is kept of a run is all that is shown of it
     assert (tmp_path / "again" / "results.md").read_text() == text
+
+
+def test_runs_from_several_warm_starts_stand_beside_each_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, (name, chance) in enumerate([("one", 0.02), ("two", 0.01)]):
+        facts = {"seed": number, warm_starts.CHANCES: [chance, 2 * chance, 0.1], warm_starts.PASSED: 0.5 * number}
+        (tmp_path / name / "model").mkdir(parents=True)
+        (tmp_path / name / "model" / "warm_start.json").write_text(json.dumps(facts))
+        finished_run(tmp_path / name, "indicative_gt", number, [True] * (3 - number) + [False])
+    warm_starts.main([str(tmp_path / "one"), "--to", str(tmp_path / "docs")])
+    assert "B (seed" not in capsys.readouterr().out
+    # From another machine, beside what has been kept; once more, and nothing is there twice.
+    for _ in range(2):
+        warm_starts.main([str(tmp_path / "two"), "--to", str(tmp_path / "docs")])
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[2:] == [
+            "| A (seed 0, pass@64 0.0%) | 0.0200, 0.0400 | indicative_gt | 0 | 0: 0.0, 2: 75.0 | 75.0 | 100.0 |",
+            "| B (seed 1, pass@64 50.0%) | 0.0100, 0.0200 | indicative_gt | 1 | 0: 0.0, 2: 66.7 | 66.7 | 100.0 |",
+        ]
+
+
+def test_a_folder_has_the_model_of_one_warm_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "warm_start.json").write_text(json.dumps({"seed": 3}))
+    monkeypatch.setattr("sys.argv", ["run", "--out", str(tmp_path), "--warm_start", "4"])
+    with pytest.raises(SystemExit):
+        run.main()
+    assert "is the warm start of seed 3, not 4: name another --out" in capsys.readouterr().err
 
 
 def test_without_a_finished_run_there_is_no_report(tmp_path: Path) -> None:
