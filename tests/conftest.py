@@ -71,7 +71,7 @@ def value(overrides: list[str], option: str) -> str:
 
 @pytest.fixture(scope="session")
 def cpu_environment() -> dict[str, str]:
-    """The environment of ``scripts/cpu_env.sh``."""
+    """The environment of ``scripts/cpu_env.sh``, and a Ray of one's own, whatever cluster is there or was."""
     names = subprocess.run(
         ["bash", "-c", "set -a; source scripts/cpu_env.sh; env -0"],
         cwd=REPO,
@@ -79,7 +79,8 @@ def cpu_environment() -> dict[str, str]:
         capture_output=True,
         text=True,
     )
-    return dict(entry.split("=", 1) for entry in names.stdout.split("\0") if "=" in entry)
+    found = dict(entry.split("=", 1) for entry in names.stdout.split("\0") if "=" in entry)
+    return {**found, "RAY_ADDRESS": "local"}
 
 
 def run_logged(command: list[str], log: Path, environment: dict[str, str], timeout: int) -> str:
