@@ -96,7 +96,7 @@ choose_attention() { # prefix
 # A cluster whose head has a token in ~/.ray asks for it, and Ray never sends it to an address that it is told.
 agree_on_token() { # the address, if it is not this machine that starts the cluster
   local token="${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}"
-  [[ -z "${RAY_AUTH_MODE:-}" ]] || return 0
+  [[ -z "${RAY_AUTH_MODE:-}" && "${1:-}" != local ]] || return 0
   [[ -n "${RAY_AUTH_TOKEN:-}" || -s "$token" ]] || return 0
   # One that somebody has started without would not understand it.
   [[ -z "${1:-}" ]] || ! RAY_AUTH_MODE=disabled timeout 20 "${python%/*}/ray" health-check --address "$1" &>/dev/null || return 0

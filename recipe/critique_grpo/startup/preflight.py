@@ -78,9 +78,8 @@ def devices(config: DictConfig) -> Iterable[str]:
     if config.trainer.device == "cpu":
         yield f"{os.cpu_count()} cores, {memory_of_machine() / GIB:.0f} GiB of memory"
         return
-    address = os.environ.get("RAY_ADDRESS") or config.ray_kwargs.ray_init.get("address")
     found = gpus()
-    if address and not found:
+    if joins_cluster(config) and not found:
         yield f"a running Ray cluster with {wanted} GPUs a machine: Ray says so when the run starts"
         return
     if len(found) < wanted:
@@ -163,9 +162,15 @@ def checkpoint_bytes(config: DictConfig) -> float:
     return float(sum(parts.get(one, 0) for one in contents))
 
 
+def joins_cluster(config: DictConfig) -> bool:
+    """Whether the run is told of a Ray cluster that is there already."""
+    address = os.environ.get("RAY_ADDRESS") or config.ray_kwargs.ray_init.get("address")
+    return address not in (None, "", "local")
+
+
 def ray_cpus(config: DictConfig) -> Iterable[str]:
     """Logical CPUs, for which verl's processes wait without a word."""
-    if os.environ.get("RAY_ADDRESS"):
+    if joins_cluster(config):
         yield "a running Ray cluster has its own"
         return
     there = config.ray_kwargs.ray_init.get("num_cpus") or os.cpu_count() or 1

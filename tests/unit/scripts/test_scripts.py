@@ -128,6 +128,7 @@ HEALTHY = '#!/usr/bin/env bash\n[[ "${{RAY_AUTH_MODE:-}}" == "{}" ]]\n'
         (True, "disabled", "head:6379", ""),  # a cluster that somebody has started without one
         (False, "token", "head:6379", ""),  # Ray says what is missing
         (True, "token", "", ""),  # Ray starts a cluster of its own, and knows what to do
+        (True, "token", "local", ""),
     ],
 )
 def test_a_cluster_that_asks_for_a_token_gets_it(

@@ -152,6 +152,21 @@ def test_gpus_are_counted_as_nvidia_smi_shows_them(
         list(module.devices(on_gpus(fitting, trainer__n_gpus_per_node=8)))
 
 
+@pytest.mark.parametrize(("address", "joins"), [("head:6379", True), ("local", False), ("", False)])
+def test_a_cluster_that_is_there_has_gpus_and_cpus_of_its_own(
+    fitting: DictConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, joins: bool
+) -> None:
+    fake_smi(tmp_path, monkeypatch, count=0, mebibytes=0)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    config = on_gpus(fitting, trainer__n_gpus_per_node=8, ray_kwargs__ray_init__num_cpus=1)
+    if joins:
+        assert "a running Ray cluster" in next(iter(module.devices(config))) + next(iter(module.ray_cpus(config)))
+        return
+    for check in (module.devices, module.ray_cpus):
+        with pytest.raises(ConfigError):
+            list(check(config))
+
+
 def test_what_a_gpu_cannot_hold_is_refused_with_what_to_lower(
     fitting: DictConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
