@@ -50,7 +50,7 @@ def rewarded(batch: DataProto, chosen: Tensor, origin: str, own: float = 1.0, ot
     """The batch with the chosen rows as rows of ``origin``: every second of them gets the reward ``own``; of the rows
     beside them, the refinements get ``others``."""
     copy = batch.select()
-    copy.batch = batch.batch.clone()
+    copy.batch, copy.non_tensor_batch = batch.batch.clone(), dict(batch.non_tensor_batch)  # select() shares it
     origins = batch.non_tensor_batch[ORIGIN].copy()
     origins[chosen.numpy()] = origin
     copy.non_tensor_batch[ORIGIN] = origins
