@@ -82,8 +82,7 @@ if [[ "$METHOD" != sft ]]; then
   read -ra collect <<<"${COLLECT:-}"
   lengths=()
   if [[ "$TIER" == gpu ]]; then # verl's own are 512 and 512
-    lengths=(data.max_prompt_length=2048 data.max_response_length=6144 critique_grpo.refinement.max_prompt_length=8704
-      actor_rollout_ref.rollout.max_model_len=14848 actor_rollout_ref.actor.ppo_max_token_len_per_gpu=16384)
+    mapfile -t lengths < <(bash scripts/models/qwen2.5_7b.sh --settings | grep -E '\.(max_\w+_length|max_model_len|ppo_max_\w+)=')
   fi
   choose_attention actor_rollout_ref.model
   say "collecting with $MODEL in $rollouts"

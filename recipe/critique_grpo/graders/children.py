@@ -47,17 +47,16 @@ def ask(function: str, *args: Any) -> Any | Verdict:
         if function not in _pools:
             _pools[function] = new_pool(function)
         pool = _pools[function]
-    for last in (False, True):
+    try:
         try:
             return pool.call(*args)
-        except CallTimeout:
-            return Verdict(False, "grader_timeout")
-        except (WorkerDied, CallFailed) as error:
-            logger.debug("%s%r: %s", function, args, error)
-            # A child may have died of others' need of memory, and what it is said to be wrong of would stay wrong.
-            if last or isinstance(error, CallFailed):
-                return Verdict(False, "grader_error")
-    raise AssertionError
+        except WorkerDied:  # maybe of others' need of memory; the verdict would be remembered
+            return pool.call(*args)
+    except CallTimeout:
+        return Verdict(False, "grader_timeout")
+    except (WorkerDied, CallFailed) as error:
+        logger.debug("%s%r: %s", function, args, error)
+        return Verdict(False, "grader_error")
 
 
 def new_pool(function: str) -> KillablePool:
