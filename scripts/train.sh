@@ -31,19 +31,15 @@ choose_machine
 find_model
 absolute() { # parquet files, separated by spaces -> their paths, likewise
   local file files=""
-  for file in $1; do files+=" $(realpath -s "$file")"; done
-  printf '%s' "${files# }"
-}
-listed() { # parquet files -> a Hydra list of absolute paths
-  local file files=""
   for file in $1; do
     [[ -f "$file" ]] || die "there is no file $file"
-    files+=",'$(realpath -s "$file")'"
+    files+=" $(realpath -s "$file")"
   done
-  printf '[%s]' "${files#,}"
+  printf '%s' "${files# }"
 }
-train="$(listed "$TRAIN")"
-val="$(listed "$VAL")"
+TRAIN="$(absolute "$TRAIN")" # each by itself, so that a missing file ends the script
+VAL="$(absolute "$VAL")"
+train="['${TRAIN// /"','"}']" val="['${VAL// /"','"}']" # as Hydra lists
 preset="${PRESET:-default}"
 out="$(realpath -ms "${OUT:-$repo/outputs/train/${MODEL##*/}-$preset}")"
 mkdir -p "$out"
@@ -64,7 +60,7 @@ if [[ -f "$latest" ]]; then
 fi
 ((preflight)) || printf '%s\n' "$settings" >"$out/settings"
 
-again=("MODEL=$MODEL" "TRAIN=$(absolute "$TRAIN")" "VAL=$(absolute "$VAL")" "OUT=$out" "PRESET=$preset" "TIER=$TIER" "GPUS=$GPUS")
+again=("MODEL=$MODEL" "TRAIN=$TRAIN" "VAL=$VAL" "OUT=$out" "PRESET=$preset" "TIER=$TIER" "GPUS=$GPUS")
 enter_repo
 [[ -z "${RAY_ADDRESS:-}" ]] || agree_on_token "$RAY_ADDRESS"
 choose_attention actor_rollout_ref.model
