@@ -11,9 +11,8 @@ set -euo pipefail
 # shellcheck source=scripts/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 models=(qwen2.5_7b qwen2.5_math_7b qwen3_8b qwen3_32b llama3.2_3b_instruct small_gpu)
-# default is what the models' scripts run; ditto needs a judge
-presets=(paper released grpo dr_grpo luffy sft raft refinement_ft citl_ft icrl recrit)
-finetune=(raft refinement_ft citl_ft sft)                                  # critique_ft needs a judge
+presets=(paper released grpo dr_grpo luffy sft raft refinement_ft citl_ft icrl ditto recrit) # default: the models' scripts
+finetune=(raft refinement_ft citl_ft critique_ft sft)
 jobs=("${models[@]/#/models/}" "${presets[@]/#/preset/}" "${finetune[@]/#/finetune/}")
 case "${1:-}" in
   -h | --help) usage && exit ;;
@@ -28,11 +27,26 @@ export SMOKE=1 SMOKE_DIR PYTHON="$python"
 SMOKE_DIR="$(realpath -ms "${SMOKE_DIR:-outputs/smoke}")"
 mkdir -p "$SMOKE_DIR/logs"
 
+with_judge() { # the command
+  local address="$SMOKE_DIR/judge" judge status=0
+  rm -f "$address"
+  "$python" scripts/toy_judge.py >"$address" &
+  judge=$!
+  until [[ -s "$address" ]] || ! kill -0 "$judge" 2>/dev/null; do sleep 1; done
+  JUDGE_URL="$(<"$address")" JUDGE_MODEL=toy "$@" || status=$?
+  kill "$judge" 2>/dev/null || true
+  return "$status"
+}
+
 run() { # job
   local name="${1#*/}" out="$SMOKE_DIR/$1"
   case "$1" in
     models/*) OUT="$out" bash "scripts/models/$name.sh" ;;
+    preset/ditto) OUT="$out" PRESET="$name" with_judge bash scripts/models/qwen2.5_7b.sh ;;
     preset/*) OUT="$out" PRESET="$name" bash scripts/models/qwen2.5_7b.sh ;;
+    finetune/critique_ft)
+      OUT="$out" METHOD="$name" ROLLOUTS="$SMOKE_DIR/judged" with_judge bash scripts/baselines/finetune.sh
+      ;;
     finetune/*) OUT="$out" METHOD="$name" ROLLOUTS="$SMOKE_DIR/rollouts" bash scripts/baselines/finetune.sh ;;
   esac
 }
