@@ -20,6 +20,8 @@ if [[ "${1:-}" == --quick ]]; then
   shift
   SEEDS=0 METHODS="GRPO;indicative_gt"
 fi
+# One core for the server: a model of this size keeps no second one busy, and each product would wait for it to be free.
+export VLLM_CPU_OMP_THREADS_BIND="${VLLM_CPU_OMP_THREADS_BIND:-$(($(nproc) - 1))}"
 cpu_tier
 out="$(realpath -ms "${OUT:-outputs/study}")"
 IFS=';' read -ra methods <<<"${METHODS:-GRPO;indicative_gt}"
