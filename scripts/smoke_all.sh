@@ -11,7 +11,8 @@ set -euo pipefail
 # shellcheck source=scripts/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 models=(qwen2.5_7b qwen2.5_math_7b qwen3_8b qwen3_32b llama3.2_3b_instruct small_gpu)
-presets=(paper released grpo dr_grpo luffy sft raft refinement_ft citl_ft icrl ditto recrit) # default: the models' scripts
+# The baselines, and the family; default is what the models' scripts run, and paper and released are values of its options.
+presets=(grpo dr_grpo luffy sft raft refinement_ft citl_ft icrl ditto recrit)
 finetune=(raft refinement_ft citl_ft critique_ft sft)
 jobs=("${models[@]/#/models/}" "${presets[@]/#/preset/}" "${finetune[@]/#/finetune/}")
 case "${1:-}" in
