@@ -37,7 +37,9 @@ smoke() {
       "$python" -m data_preprocess.arithmetic --local_save_dir "$data/few" --train_size 16 --val_size 8
     )
   fi
-  COLLECT="data.train_batch_size=16 data.max_prompt_length=160 data.max_response_length=32 actor_rollout_ref.rollout.n=4"
+  # Such a model gets few right, and only of what it is surest of: refinements as well as responses are needed.
+  COLLECT="data.train_batch_size=16 data.max_prompt_length=160 data.max_response_length=32 actor_rollout_ref.rollout.n=8"
+  COLLECT+=" actor_rollout_ref.rollout.temperature=0.6"
   COLLECT+=" critique_grpo.refinement.max_prompt_length=320 actor_rollout_ref.actor.ppo_mini_batch_size=16"
   COLLECT+=" actor_rollout_ref.rollout.max_model_len=384 actor_rollout_ref.actor.ppo_max_token_len_per_gpu=2048"
   overrides=(data.train_batch_size=4 data.max_length=256 trainer.total_epochs=1 ${overrides[@]+"${overrides[@]}"})

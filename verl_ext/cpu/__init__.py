@@ -14,6 +14,7 @@ hurdle                                                 handled in
 7. Ray needs many logical CPUs, 1 OMP thread each      ``verl_plugin.use_all_cores`` and Ray settings
 8. settings that suit a CPU                            the configuration of the job
 9. a CPU generator cannot be wound back by an offset   ``vllm_plugin.rewind_seeded_requests``
+10. a reference policy is kept in pinned memory        ``verl_plugin.pin_nothing``
 =====================================================  ==========================================
 """
 

