@@ -110,6 +110,7 @@ choose_attention model
 of_the_tier=()
 if [[ "$TIER" == cpu ]]; then
   of_the_tier=(trainer.device=cpu engine.strategy=fsdp2 engine.use_torch_compile=false engine.dtype=float32
+    '+engine.mixed_precision={param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:fp32}' # bf16, the default, is slow on a CPU
     model.use_remove_padding=false +model.override_config.attn_implementation=sdpa data.num_workers=0
     'checkpoint.save_contents=[model,optimizer,extra,hf_model]' 'checkpoint.load_contents=[model,optimizer,extra]')
 fi
