@@ -46,6 +46,7 @@ run() { # job
     preset/ditto) OUT="$out" PRESET="$name" with_judge bash scripts/models/qwen2.5_7b.sh ;;
     preset/*) OUT="$out" PRESET="$name" bash scripts/models/qwen2.5_7b.sh ;;
     finetune/critique_ft)
+      rm -rf "$SMOKE_DIR/judged" # of a judge at another port
       OUT="$out" METHOD="$name" ROLLOUTS="$SMOKE_DIR/judged" with_judge bash scripts/baselines/finetune.sh
       ;;
     finetune/*) OUT="$out" METHOD="$name" ROLLOUTS="$SMOKE_DIR/rollouts" bash scripts/baselines/finetune.sh ;;

@@ -17,7 +17,7 @@
 #   JUDGE_URL, JUDGE_MODEL   of CRITIQUE=cot; the key is in OPENAI_API_KEY
 #   COLUMN      of the demonstrations, for sft    (default: target)
 #   TIER, GPUS, PYTHON, ATTENTION       as for scripts/train.sh
-#   SMOKE=1     the same with a model of 135M parameters and 16 sums on a CPU, for a look; SMOKE_DIR as for scripts/models
+#   SMOKE=1     the same with a model of 135M parameters and 32 sums on a CPU, for a look; SMOKE_DIR as for scripts/models
 #
 # Sequential R1-GRPO then Refinement FT is two commands: scripts/train.sh with PRESET=grpo, then this one with
 # METHOD=refinement_ft and the exported model.
@@ -34,15 +34,15 @@ smoke() {
       # shellcheck source=scripts/cpu_env.sh
       source scripts/cpu_env.sh
       "$python" -m data_preprocess.smollm2 --local_save_dir "$MODEL"
-      "$python" -m data_preprocess.arithmetic --local_save_dir "$data/few" --train_size 16 --val_size 8
+      "$python" -m data_preprocess.arithmetic --local_save_dir "$data/few" --train_size 32 --val_size 8
     )
   fi
-  # Such a model gets few right, and only of what it is surest of: refinements as well as responses are needed.
-  COLLECT="data.train_batch_size=16 data.max_prompt_length=160 data.max_response_length=32 actor_rollout_ref.rollout.n=8"
-  COLLECT+=" actor_rollout_ref.rollout.temperature=0.6"
-  COLLECT+=" critique_grpo.refinement.max_prompt_length=320 actor_rollout_ref.actor.ppo_mini_batch_size=16"
+  # Such a model gets one refinement of fifty right, and some are needed.
+  COLLECT="data.train_batch_size=32 data.max_prompt_length=160 data.max_response_length=32 actor_rollout_ref.rollout.n=8"
+  COLLECT+=" actor_rollout_ref.rollout.temperature=0.6 critique_grpo.refinement.trigger=always"
+  COLLECT+=" critique_grpo.refinement.max_prompt_length=320 actor_rollout_ref.actor.ppo_mini_batch_size=32"
   COLLECT+=" actor_rollout_ref.rollout.max_model_len=384 actor_rollout_ref.actor.ppo_max_token_len_per_gpu=2048"
-  overrides=(data.train_batch_size=4 data.max_length=256 trainer.total_epochs=1 ${overrides[@]+"${overrides[@]}"})
+  overrides=(data.train_batch_size=2 data.max_length=256 trainer.total_epochs=1 trainer.total_training_steps=4 ${overrides[@]+"${overrides[@]}"})
 }
 parse "METHOD MODEL TRAIN VAL OUT COLLECT CRITIQUE ROLLOUTS SEED JUDGE_URL JUDGE_MODEL COLUMN TIER GPUS PYTHON" "$@"
 [[ "${SMOKE:-}" != 1 ]] || smoke
