@@ -42,7 +42,8 @@ smoke() {
   COLLECT+=" actor_rollout_ref.rollout.temperature=0.6 critique_grpo.refinement.trigger=always"
   COLLECT+=" critique_grpo.refinement.max_prompt_length=320 actor_rollout_ref.actor.ppo_mini_batch_size=32"
   COLLECT+=" actor_rollout_ref.rollout.max_model_len=384 actor_rollout_ref.actor.ppo_max_token_len_per_gpu=2048"
-  overrides=(data.train_batch_size=2 data.max_length=256 trainer.total_epochs=1 trainer.total_training_steps=4 ${overrides[@]+"${overrides[@]}"})
+  overrides=(data.train_batch_size=2 data.max_length=256 trainer.total_epochs=1 trainer.total_training_steps=4
+    ${overrides[@]+"${overrides[@]}"})
 }
 parse "METHOD MODEL TRAIN VAL OUT COLLECT CRITIQUE ROLLOUTS SEED JUDGE_URL JUDGE_MODEL COLUMN TIER GPUS PYTHON" "$@"
 [[ "${SMOKE:-}" != 1 ]] || smoke
