@@ -37,7 +37,7 @@ smoke() {
       "$python" -m data_preprocess.arithmetic --local_save_dir "$data/few" --train_size 32 --val_size 8
     )
   fi
-  # Such a model gets one refinement of fifty right, and some are needed.
+  # Such a model gets few refinements right (20 of 256 in one run), and two are needed.
   COLLECT="data.train_batch_size=32 data.max_prompt_length=160 data.max_response_length=32 actor_rollout_ref.rollout.n=8"
   COLLECT+=" actor_rollout_ref.rollout.temperature=0.6 critique_grpo.refinement.trigger=always"
   COLLECT+=" critique_grpo.refinement.max_prompt_length=320 actor_rollout_ref.actor.ppo_mini_batch_size=32"
