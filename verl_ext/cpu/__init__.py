@@ -15,6 +15,7 @@ hurdle                                                 handled in
 8. settings that suit a CPU                            the configuration of the job
 9. a CPU generator cannot be wound back by an offset   ``vllm_plugin.rewind_seeded_requests``
 10. a reference policy is kept in pinned memory        ``verl_plugin.pin_nothing``
+11. vLLM runs one rank's model in a second process     ``executor.OneProcessExecutor``, by its name
 =====================================================  ==========================================
 """
 

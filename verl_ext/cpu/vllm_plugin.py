@@ -2,7 +2,6 @@
 
 import functools
 import multiprocessing
-import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -74,21 +73,23 @@ def rewind_seeded_requests() -> None:
     CPUModelRunner._sample, CPUModelRunner._bookkeeping_sync = _sample, _bookkeeping_sync
 
 
-def has_no_model() -> bool:
-    """Whether this is a scheduler's process whose model runs in another one: what is installed below takes seconds to
-    import, and there is nothing in it for a scheduler."""
-    name, one_process = multiprocessing.current_process().name, os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") == "0"
-    return name.startswith("EngineCore") and not one_process
+def install() -> None:
+    """Prepare a process with a model."""
+    keep_linear_weights()
+    clone_received_weights()
+    rewind_seeded_requests()
 
 
 def register() -> None:
-    """Called by vLLM in each of its processes."""
-    if not enabled() or has_no_model():
+    """Called by vLLM in each of its processes.
+
+    In a scheduler's it does nothing: what is installed takes seconds to import, and mostly the model runs in another
+    process. ``executor.OneProcessExecutor``, with which it does not, installs it itself.
+    """
+    if not enabled() or multiprocessing.current_process().name.startswith("EngineCore"):
         return
     try:
-        keep_linear_weights()
-        clone_received_weights()
-        rewind_seeded_requests()
+        install()
     except Exception as error:
         # vLLM logs a plugin's exception and goes on; a server without these would fail much later.
         traceback.print_exc()

@@ -55,6 +55,9 @@ CPU_TIER = {
     "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes": 512,
     "actor_rollout_ref.rollout.engine_kwargs.vllm.enable_sleep_mode": False,
     "actor_rollout_ref.rollout.engine_kwargs.vllm.block_size": 32,
+    "actor_rollout_ref.rollout.engine_kwargs.vllm.distributed_executor_backend": (
+        "verl_ext.cpu.executor.OneProcessExecutor"
+    ),
     "reward.num_workers": 1,
     "data.dataloader_num_workers": 0,
     "data.filter_overlong_prompts_workers": None,

@@ -406,26 +406,17 @@ def test_a_vllm_plugin_that_cannot_be_installed_ends_the_process(step: str, monk
     vllm_plugin.register()  # nothing to install, nothing to fail
 
 
-@pytest.mark.parametrize(
-    ("process", "in_one", "installed"),
-    [
-        ("EngineCore", "1", False),
-        ("EngineCore_DP1", "1", False),
-        ("EngineCore", "0", True),
-        ("VllmWorker-0", "1", True),
-    ],
-)
+@pytest.mark.parametrize(("process", "installed"), [("EngineCore", 0), ("EngineCore_DP1", 0), ("VllmWorker-0", 3)])
 def test_a_scheduler_without_a_model_imports_nothing_for_one(
-    process: str, in_one: str, installed: bool, monkeypatch: pytest.MonkeyPatch
+    process: str, installed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = []
     for step in ("keep_linear_weights", "clone_received_weights", "rewind_seeded_requests"):
         monkeypatch.setattr(vllm_plugin, step, lambda: done.append(1))
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
-    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", in_one)
     monkeypatch.setattr(multiprocessing.current_process(), "name", process)
     vllm_plugin.register()
-    assert len(done) == (3 if installed else 0)
+    assert len(done) == installed
 
 
 @pytest.mark.parametrize(
