@@ -23,6 +23,8 @@ for job in "$@"; do
   [[ " ${jobs[*]} " == *" $job "* ]] || die "there is no job $job; --list names them"
 done
 (($# == 0)) || jobs=("$@")
+# As in study.sh: the toy model keeps no second core of the server busy.
+export VLLM_CPU_OMP_THREADS_BIND="${VLLM_CPU_OMP_THREADS_BIND:-$(($(nproc) - 1))}"
 cpu_tier
 export SMOKE=1 SMOKE_DIR PYTHON="$python"
 SMOKE_DIR="$(realpath -ms "${SMOKE_DIR:-outputs/smoke}")"
