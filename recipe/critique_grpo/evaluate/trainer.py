@@ -30,8 +30,11 @@ class EvaluationWorker(AgentLoopWorker):
 class EvaluationManager(AgentLoopManager):
     """verl's manager with our workers."""
 
+    worker_class = EvaluationWorker
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.agent_loop_workers_class = ray.remote(EvaluationWorker)
+        if not hasattr(self, "agent_loop_workers_class"):
+            self.agent_loop_workers_class = ray.remote(self.worker_class)
         super().__init__(*args, **kwargs)
 
     def set_greedy(self, greedy: bool) -> None:

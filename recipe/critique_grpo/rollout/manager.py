@@ -31,7 +31,8 @@ class CritiqueRefinementManager(AgentLoopManager):
     worker_class: type[CritiqueRefinementWorker] = CritiqueRefinementWorker
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.agent_loop_workers_class = ray.remote(self.worker_class)
+        if not hasattr(self, "agent_loop_workers_class"):
+            self.agent_loop_workers_class = ray.remote(self.worker_class)
         super().__init__(*args, **kwargs)
         self._records: list[GroupRecord] = []
         self._times: list[StageTimes] = []

@@ -21,6 +21,7 @@ from recipe.critique_grpo.trainer.ending import (
     remove_unfinished,
     root_cause,
 )
+from verl_ext.cpu.early_start import start_early
 from verl_ext.folder_lock import FolderBusy, lock_folder
 from verl_ext.shared_memory import remove_orphans, segments
 
@@ -33,6 +34,7 @@ def run_task(config: Any, trainer_class: type) -> None:
     from verl.trainer import main_ppo_v0
 
     wait_for_machines(config.trainer)
+    start_early(config)
     main_ppo_v0.RayPPOTrainer = trainer_class
     main_ppo_v0.TaskRunner.__ray_metadata__.modified_class().run(config)
 

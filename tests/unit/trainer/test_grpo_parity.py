@@ -51,6 +51,7 @@ CPU_TIER = {
     "actor_rollout_ref.rollout.tensor_model_parallel_size": 1,
     "actor_rollout_ref.rollout.enforce_eager": True,
     "actor_rollout_ref.rollout.free_cache_engine": False,
+    "actor_rollout_ref.rollout.load_format": "auto",
     "actor_rollout_ref.rollout.agent.num_workers": 1,
     "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes": 512,
     "actor_rollout_ref.rollout.engine_kwargs.vllm.enable_sleep_mode": False,

@@ -1,0 +1,62 @@
+"""Actors that start early, on a real Ray."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import ray
+
+from verl_ext.early_actor import EarlyActor
+
+pytestmark = pytest.mark.integration
+
+
+class Server:
+    """As verl's: some methods are async, and an attribute is made in the constructor."""
+
+    def __init__(self, port: int, host: str = "here") -> None:
+        if port < 0:
+            raise ValueError(f"port {port} is negative")
+        self.address = f"{host}:{port}"
+
+    async def get_address(self) -> str:
+        return self.address
+
+    def facts(self) -> tuple[int, str | None]:
+        return os.getpid(), os.environ.get("CHOSEN")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    ray.init(num_cpus=8, include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": os.path.dirname(__file__)}})
+    yield
+    ray.shutdown()
+
+
+def test_the_first_actor_is_made_in_the_process_that_was_there_and_keeps_what_was_asked() -> None:
+    environment = {"env_vars": {"CHOSEN": "yes"}}
+    server = EarlyActor(Server, name="server_0", runtime_env=environment)
+    early = ray.get_actor("server_0")
+    process = ray.get(early.facts.remote())
+    asked: dict[str, Any] = {"name": "server_0", "runtime_env": environment, "scheduling_strategy": "DEFAULT"}
+    first = server.options(**asked).remote(7, host="there")
+    assert ray.get(first.get_address.remote()) == "there:7"
+    assert ray.get(first.facts.remote()) == process and process[1] == "yes"
+    assert ray.get(ray.get_actor("server_0").get_address.remote()) == "there:7"
+    second = server.options(name="server_1").remote(8)
+    assert ray.get(second.get_address.remote()) == "here:8" and ray.get(second.facts.remote())[0] != process[0]
+    # A worker that begins anew, as runs in turn have it, is made by its own constructor.
+    ray.get(first.__ray_call__.remote(lambda self: self.__init__(9)))
+    assert ray.get(first.get_address.remote()) == "here:9"
+
+
+def test_an_actor_of_which_something_else_is_asked_gets_its_own_process() -> None:
+    server = EarlyActor(Server, name="server_2", max_concurrency=5)
+    other = server.options(name="server_3", max_concurrency=5).remote(1)
+    assert ray.get(other.facts.remote())[0] != ray.get(ray.get_actor("server_2").facts.remote())[0]
+
+
+def test_a_constructor_that_fails_says_so_at_once() -> None:
+    with pytest.raises(ValueError, match="port -1 is negative"):
+        EarlyActor(Server).remote(-1)

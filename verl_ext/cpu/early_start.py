@@ -1,0 +1,56 @@
+"""Side by side what verl starts one after the other: the rollout server and the rollout worker import for ten seconds
+and more each, and on a machine without a GPU the actor does so before them with the other cores idle."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import ray
+
+from verl_ext.cpu import enabled
+from verl_ext.early_actor import EarlyActor
+
+
+def start_early(config: Any) -> None:
+    """Start both processes, and have verl make its server and its worker in them. To be called in the task runner.
+
+    On a cluster it does nothing: which machine they belong on is not known yet. A manager of agent loops whose workers
+    are not verl's names their class as ``worker_class``.
+
+    Args:
+        config: verl's configuration of a trainer.
+    """
+    rollout = config.actor_rollout_ref.rollout
+    if not enabled() or rollout.name != "vllm" or sum(node["Alive"] for node in ray.nodes()) != 1:
+        return
+    from verl.experimental.agent_loop.agent_loop import AgentLoopManager, AgentLoopWorker
+    from verl.utils.import_utils import load_class_from_fqn
+
+    name = rollout.agent.get("agent_loop_manager_class")
+    manager = load_class_from_fqn(name, "AgentLoopManager") if name else AgentLoopManager
+    manager.agent_loop_workers_class = EarlyActor(getattr(manager, "worker_class", AgentLoopWorker))
+    _start_server(rollout)
+
+
+def _start_server(rollout: Any) -> None:
+    from verl.plugin.platform.platform_manager import get_platform
+    from verl.workers.rollout.replica import RolloutReplicaRegistry
+    from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
+
+    platform = get_platform()
+    server = EarlyActor(
+        vLLMHttpServer,
+        name="vllm_server_0_0",
+        runtime_env={
+            "env_vars": {**dict.fromkeys(platform.ray_noset_envvars(), "1"), **platform.rollout_env_vars()},
+        },
+        max_concurrency=vLLMReplica.max_concurrency.fget(SimpleNamespace(config=rollout)),  # type: ignore[attr-defined]
+    )
+
+    class EarlyReplica(vLLMReplica):
+        """verl's replica, whose server may be there already."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.server_class = server
+
+    RolloutReplicaRegistry.register("vllm", lambda: EarlyReplica)

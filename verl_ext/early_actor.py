@@ -1,0 +1,54 @@
+"""A Ray actor whose process starts before what it is made from is there."""
+
+from typing import Any
+
+import ray
+
+
+def deferred(cls: type) -> type:
+    """The class, made without arguments as an empty shell, and with them as ever."""
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        if args or kwargs:
+            cls.__init__(self, *args, **kwargs)  # type: ignore[misc]
+
+    return type(cls.__name__, (cls,), {"__init__": __init__, "__doc__": cls.__doc__})
+
+
+def begin(actor: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Make the shell what it is for; called in its process."""
+    type(actor).__init__(actor, *args, **kwargs)  # type: ignore[misc]
+
+
+class EarlyActor:
+    """Stands where code expects ``ray.remote(cls)`` and makes an actor of it. The first one lives in a process that was
+    started with this object, so that it has imported the class by then; further ones start when they are made.
+
+    Args:
+        cls: class of the actor; its constructor takes at least one argument.
+        options: what the code will ask of ``.options`` and what cannot be changed later (``name``, ``runtime_env``,
+            ``max_concurrency``). An actor of which something else is asked gets a process of its own, and so does one
+            that is asked for another machine: this is for a single one.
+    """
+
+    def __init__(self, cls: type, **options: Any) -> None:
+        self._class, self._given = cls, options
+        self._early: Any = ray.remote(deferred(cls)).options(**options).remote()
+
+    def options(self, **asked: Any) -> Any:
+        """As of ``ray.remote(cls)``."""
+        if self._early is None or any(asked.get(name) != value for name, value in self._given.items()):
+            return ray.remote(self._class).options(**asked)
+        return self
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """The actor's handle.
+
+        Raises:
+            ray.exceptions.RayTaskError: the constructor failed.
+        """
+        if self._early is None:
+            return ray.remote(self._class).remote(*args, **kwargs)
+        actor, self._early = self._early, None
+        ray.get(actor.__ray_call__.remote(begin, args, kwargs))
+        return actor
