@@ -1,5 +1,6 @@
 """A Ray actor whose process starts before what it is made from is there."""
 
+import time
 from typing import Any
 
 import ray
@@ -37,9 +38,22 @@ class EarlyActor:
 
     def options(self, **asked: Any) -> Any:
         """As of ``ray.remote(cls)``."""
-        if self._early is None or any(asked.get(name) != value for name, value in self._given.items()):
-            return ray.remote(self._class).options(**asked)
-        return self
+        if self._early is not None and all(asked.get(name) == value for name, value in self._given.items()):
+            return self
+        if self._early is not None and asked.get("name") is not None and asked["name"] == self._given.get("name"):
+            self._give_up(asked["name"])
+        return ray.remote(self._class).options(**asked)
+
+    def _give_up(self, name: str) -> None:
+        """End the process that is of no use, so that another may have its name."""
+        ray.kill(self._early)
+        self._early = None
+        for _ in range(100):
+            try:
+                ray.get_actor(name)
+            except ValueError:
+                return
+            time.sleep(0.1)
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """The actor's handle.

@@ -57,6 +57,14 @@ def test_an_actor_of_which_something_else_is_asked_gets_its_own_process() -> Non
     assert ray.get(other.facts.remote())[0] != ray.get(ray.get_actor("server_2").facts.remote())[0]
 
 
+def test_where_the_same_name_is_asked_with_something_else_the_early_process_makes_way() -> None:
+    server = EarlyActor(Server, name="server_4", max_concurrency=5)
+    early = ray.get(ray.get_actor("server_4").facts.remote())[0]
+    other = server.options(name="server_4", max_concurrency=6).remote(1)
+    assert ray.get(other.facts.remote())[0] != early
+    assert ray.get(ray.get_actor("server_4").get_address.remote()) == "here:1"
+
+
 def test_a_constructor_that_fails_says_so_at_once() -> None:
     with pytest.raises(ValueError, match="port -1 is negative"):
         EarlyActor(Server).remote(-1)

@@ -31,20 +31,22 @@ def start_early(config: Any) -> None:
     _start_server(rollout)
 
 
-def _start_server(rollout: Any) -> None:
+def server_options(rollout: Any) -> dict[str, Any]:
+    """What verl asks for the actor of its first server."""
     from verl.plugin.platform.platform_manager import get_platform
+    from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMReplica
+
+    platform = get_platform()
+    variables = {**dict.fromkeys(platform.ray_noset_envvars(), "1"), **platform.rollout_env_vars()}
+    at_once = vLLMReplica.max_concurrency.fget(SimpleNamespace(config=rollout))  # type: ignore[attr-defined]
+    return {"name": "vllm_server_0_0", "runtime_env": {"env_vars": variables}, "max_concurrency": at_once}
+
+
+def _start_server(rollout: Any) -> None:
     from verl.workers.rollout.replica import RolloutReplicaRegistry
     from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 
-    platform = get_platform()
-    server = EarlyActor(
-        vLLMHttpServer,
-        name="vllm_server_0_0",
-        runtime_env={
-            "env_vars": {**dict.fromkeys(platform.ray_noset_envvars(), "1"), **platform.rollout_env_vars()},
-        },
-        max_concurrency=vLLMReplica.max_concurrency.fget(SimpleNamespace(config=rollout)),  # type: ignore[attr-defined]
-    )
+    server = EarlyActor(vLLMHttpServer, **server_options(rollout))
 
     class EarlyReplica(vLLMReplica):
         """verl's replica, whose server may be there already."""

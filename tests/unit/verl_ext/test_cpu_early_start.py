@@ -1,0 +1,86 @@
+"""What is started early is what verl asks for; that it is used is in tests/integration/test_early_actor.py."""
+
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from recipe.critique_grpo.evaluate.trainer import EvaluationManager, EvaluationWorker
+from recipe.critique_grpo.rollout.manager import CritiqueRefinementManager
+from recipe.critique_grpo.rollout.worker import CritiqueRefinementWorker
+from verl_ext.cpu import early_start
+
+pytestmark = pytest.mark.unit
+
+
+def rollout(**changes: Any) -> SimpleNamespace:
+    agent = {"agent_loop_manager_class": "recipe.critique_grpo.rollout.manager.CritiqueRefinementManager"}
+    return SimpleNamespace(**{"name": "vllm", "max_num_seqs": 256, "agent": agent, **changes})
+
+
+ASKED = """
+import asyncio, json
+from types import SimpleNamespace
+from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMReplica
+from verl_ext.cpu.early_start import server_options
+class Server:
+    def options(self, **asked):
+        self.asked = asked
+        raise KeyboardInterrupt
+class Worker:
+    class __ray_call__:
+        async def remote(function):
+            return "a" * 56, "0"
+for at_once in (256, 4096):
+    config, server = SimpleNamespace(max_num_seqs=at_once), Server()
+    replica = object.__new__(vLLMReplica)
+    vars(replica).update(workers=[Worker()], world_size=1, nnodes=1, gpus_per_replica_node=1, replica_rank=0)
+    vars(replica).update(name_suffix="", is_reward_model=False, is_teacher_model=False)
+    vars(replica).update(server_class=server, config=config)
+    try:
+        asyncio.run(replica.launch_servers())
+    except KeyboardInterrupt:
+        print(json.dumps([server.asked, server_options(config)], default=str))
+"""
+
+
+def test_the_options_are_those_that_verl_asks_for() -> None:
+    """Otherwise verl would not be given the process that was started for it."""
+    environment = {**os.environ, "VERL_PLATFORM": "cpu"}
+    process = subprocess.run([sys.executable, "-c", ASKED], env=environment, capture_output=True, text=True)
+    lines = [json.loads(line) for line in process.stdout.splitlines() if line.startswith("[{")]
+    assert len(lines) == 2, process.stderr[-3000:]
+    for asked, given in lines:
+        assert asked.keys() - given.keys() == {"scheduling_strategy"}
+        assert {name: asked[name] for name in given} == given
+
+
+@pytest.mark.parametrize(
+    ("platform", "machines", "name", "expected"),
+    [
+        ("cpu", 1, "vllm", ["worker", "server"]),
+        ("", 1, "vllm", []),
+        ("cpu", 2, "vllm", []),
+        ("cpu", 1, "sglang", []),
+    ],
+)
+def test_only_a_single_machine_without_a_gpu_starts_early(
+    platform: str, machines: int, name: str, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+    monkeypatch.setenv("VERL_PLATFORM", platform)
+    monkeypatch.setattr(early_start.ray, "nodes", lambda: [{"Alive": True}] * machines + [{"Alive": False}])
+    monkeypatch.setattr(early_start, "EarlyActor", lambda cls, **options: started.append("worker"))
+    monkeypatch.setattr(early_start, "_start_server", lambda rollout: started.append("server"))
+    monkeypatch.setattr(CritiqueRefinementManager, "agent_loop_workers_class", None, raising=False)
+    early_start.start_early(SimpleNamespace(actor_rollout_ref=SimpleNamespace(rollout=rollout(name=name))))
+    assert started == expected
+
+
+def test_managers_name_the_class_of_their_workers() -> None:
+    assert CritiqueRefinementManager.worker_class is CritiqueRefinementWorker
+    assert EvaluationManager.worker_class is EvaluationWorker
