@@ -28,8 +28,8 @@ class EarlyActor:
     Args:
         cls: class of the actor; its constructor takes at least one argument.
         options: what the code will ask of ``.options`` and what cannot be changed later (``name``, ``runtime_env``,
-            ``max_concurrency``). An actor of which something else is asked gets a process of its own, and so does one
-            that is asked for another machine: this is for a single one.
+            ``max_concurrency``). An actor of which something else is asked gets a process of its own. Where it is
+            to be scheduled is not looked at: this is for a single machine.
     """
 
     def __init__(self, cls: type, **options: Any) -> None:

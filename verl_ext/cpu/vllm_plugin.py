@@ -83,8 +83,8 @@ def install() -> None:
 def register() -> None:
     """Called by vLLM in each of its processes.
 
-    In a scheduler's it does nothing: what is installed takes seconds to import, and mostly the model runs in another
-    process. ``executor.OneProcessExecutor``, with which it does not, installs it itself.
+    In a scheduler's it does nothing: what is installed takes seconds to import, and with vLLM's own executors the model
+    runs in another process. ``executor.OneProcessExecutor``, with which it does not, installs it itself.
     """
     if not enabled() or multiprocessing.current_process().name.startswith("EngineCore"):
         return
