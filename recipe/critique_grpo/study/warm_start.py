@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recipe.critique_grpo.reward import compute_score, is_correct
 from recipe.critique_grpo.study.problems import DIGITS, EASY, HARD, PRACTISED, TEMPLATES, Problem, draw, tokenizer
 
 NOISE = 0.2
@@ -111,11 +112,14 @@ def train(model: nn.Module, words: Any, seed: int, steps: int) -> list[str]:
 def right_answers(
     model: nn.Module, words: Any, questions: Sequence[str], answers: Sequence[str], samples: int = 0
 ) -> Tensor:
-    """(problems, samples) bool: which answers are right, of so many samples (temperature 1), or greedily, of one."""
+    """(problems, samples) bool: which answers are right, of so many samples (temperature 1), or greedily, of one.
+
+    By the grader of the training, which asks nothing of what follows the box.
+    """
     each = max(1, samples)
     texts = written(model, words, [[said("user", one)] for one in questions for _ in range(each)], samples > 0)
     wanted = [answer for answer in answers for _ in range(each)]
-    right = [text.endswith(f"\\boxed{{{answer}}}") for text, answer in zip(texts, wanted, strict=True)]
+    right = [is_correct(float(compute_score("study", *one)["score"])) for one in zip(texts, wanted, strict=True)]
     return torch.tensor(right).view(len(questions), each)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
+from torch import nn
 
 from recipe.critique_grpo.startup.validate import validate
 from recipe.critique_grpo.study import final, problems, report, run, warm_start, warm_starts
@@ -173,3 +174,10 @@ def test_last_weights_are_measured_on_every_held_out_problem(tmp_path: Path, mon
     found = final.evaluate(tmp_path / "model", tmp_path / "data" / "val.parquet")
     assert found.keys() == {"easy", "hard"}
     assert found["hard"]["greedy"] == [False] * 256 and found["hard"]["pass@64"] == 0.0
+
+
+def test_an_answer_counts_as_in_training_whatever_follows_its_box(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [r"314022796\boxed{426}", r"314022796\boxed{426}796", r"314022796\boxed{425}", "314022796426"]
+    monkeypatch.setattr(warm_start, "written", lambda *_: texts)
+    right = warm_start.right_answers(nn.Identity(), None, ["307@129"] * 4, ["426"] * 4)
+    assert right[:, 0].tolist() == [True, True, False, False]
