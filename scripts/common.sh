@@ -28,7 +28,7 @@ parse() {
       -h | --help) usage && exit ;;
       [A-Z]*=*)
         [[ "$names" == *" ${argument%%=*} "* ]] ||
-          die "unknown argument ${argument%%=*}; bash scripts/${0##*/} --help lists them"
+          die "unknown argument ${argument%%=*}; bash $0 --help lists them"
         printf -v "${argument%%=*}" '%s' "${argument#*=}"
         ;;
       *=* | '~'*) overrides+=("$argument") ;;

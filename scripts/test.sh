@@ -8,6 +8,7 @@
 #          memory), which double the time
 set -euo pipefail
 
+case "${1:-}" in -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0" && exit ;; esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 venv="${VENV:-$PWD/.venv}"
 bash scripts/install_cpu.sh "$venv"

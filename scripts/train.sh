@@ -10,7 +10,7 @@
 #   MODEL    folder or Hugging Face hub id
 #   TRAIN    parquet files to train on, separated by spaces
 #   VAL      parquet files to validate on
-#   OUT      folder for checkpoints, metrics, train.log and (not with PRESET=grpo) rollouts
+#   OUT      folder for checkpoints, metrics, train.log and (not with PRESET=grpo or dr_grpo) rollouts
 #            (default: outputs/train/<last part of MODEL>-<PRESET>)
 #   PRESET   default, paper, released, grpo; or a baseline: dr_grpo, luffy, sft, raft, refinement_ft, citl_ft;
 #            or of the family (docs/family.md): icrl, ditto, recrit

@@ -9,7 +9,8 @@
 #   TRAIN, VAL    parquet files, separated by spaces                       (default: data/openr1, data/benchmarks)
 #   OUT           folder of the run                                        (default: outputs/train/<model>-<preset>)
 #   GPUS, NODES   of each machine, and how many machines                   (default: all; 1)
-#   ATTENTION=sdpa   of train.sh, where there is no flash-attn
+#   TIER, PYTHON, ATTENTION=sdpa (where there is no flash-attn)   as for train.sh
+#   ROLLOUT_TP    GPUs that the rollout spreads a model over            (default: 1)
 #   SMOKE=1       the same script with a tiny random model on a CPU: two steps in two minutes, for a look at what it does;
 #                 model and data go to SMOKE_DIR (default: outputs/smoke)
 repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
@@ -33,8 +34,13 @@ shared=(
   trainer.total_epochs=3
 )
 
-launch() { # the user's overrides, or --settings to see what the script sets
+launch() { # the user's overrides, --settings to see what the script sets, or --help
   local toy=() roles=()
+  if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
+    sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0"
+    sed -n '/^#/!q;s/^# \{0,1\}//;p' "${BASH_SOURCE[0]}"
+    exit
+  fi
   if [[ "${1:-}" == --settings ]]; then
     printf '%s\n' "${shared[@]}" ${settings[@]+"${settings[@]}"}
     exit

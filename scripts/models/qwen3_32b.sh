@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Critique-GRPO on Qwen3-32B: 8 GPUs of 80 GB, all parameters. Weights, gradients and optimizer are in main memory (some
 # 600 GB), where Adam's step is computed too; a GPU has the layer that it computes. THINKING=true lets it think before it
-# answers.
+# answers; SEQUENCE_PARALLEL (default: 4) spreads a sequence over GPUs.
 #
 #   bash scripts/models/qwen3_32b.sh [Hydra overrides]     (launch.sh lists what the environment may set)
 set -euo pipefail

@@ -16,6 +16,8 @@ from recipe.critique_grpo.table.jobs import JUDGED, ROWS, Job, Table, jobs_of
 from recipe.critique_grpo.table.results import markdown
 
 REPO = Path(__file__).parents[3]
+BENCHMARKS = Path(os.environ.get("BENCH_DIR", "data/benchmarks"))
+"""Where ``eval.sh`` looks names up."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,6 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     judged = [row for row in options.rows if row in JUDGED]
     if judged and not (options.dry_run or os.environ.get("JUDGE_MODEL")):
         raise SystemExit(f"{judged[0]} needs a judge: set JUDGE_MODEL and JUDGE_URL, or leave the row out with ROWS")
+    if not options.dry_run and (missing := _missing(options.benches)):  # said now, and not after the first training
+        raise SystemExit(
+            f"there is no benchmark {missing[0]}: neither a file of this name nor {BENCHMARKS}/{missing[0]}.parquet. "
+            "Make it with data_preprocess.math_benchmarks or science_benchmarks, or choose others with BENCHES"
+        )
     table = Table(
         options.script,
         options.model,
@@ -53,6 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     status = run_jobs(jobs, options.out)
     print(markdown(options.out, options.script, options.seeds))
     return status
+
+
+def _missing(benches: str) -> list[str]:
+    names = benches.replace(",", " ").split()
+    return [one for one in names if not Path(one).is_file() and not (BENCHMARKS / f"{one}.parquet").is_file()]
 
 
 def plan(jobs: Sequence[Job], out: Path) -> str:

@@ -251,7 +251,7 @@ def test_an_export_takes_the_environment_of_its_machine(script: Script, tmp_path
     assert f"{python} was asked\n" in result.stdout, result.stderr
 
 
-@pytest.mark.parametrize("name", ["train.sh", "export.sh"])
+@pytest.mark.parametrize("name", ["train.sh", "export.sh", "models/qwen2.5_7b.sh"])
 def test_help(script: Script, name: str) -> None:
     result = script(name, "--help")
     assert result.returncode == 0 and "PYTHON" in result.stdout and "set -euo" not in result.stdout

@@ -179,6 +179,7 @@ def test_the_script_lists_jobs_and_runs_nothing(tmp_path: Path) -> None:
         (["qwen3_8b", "DRY_RUN=1", "a.b='c d'"], "an override for the table must have no spaces"),
         (["qwen3_8b", "ROWS=GRPO"], "there is no row 'GRPO'; choose among: untrained, SFT"),
         (["qwen3_8b", "ROWS=CITL-FT"], "CITL-FT needs a judge: set JUDGE_MODEL"),
+        (["qwen3_8b", "ROWS=untrained", "BENCHES=aime99"], "there is no benchmark aime99: neither a file of this name"),
     ],
 )
 def test_what_cannot_be_run_is_said(arguments: list[str], problem: str) -> None:
