@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
 def deferred(cls: type) -> type:
@@ -17,38 +18,44 @@ def deferred(cls: type) -> type:
 
 
 def begin(actor: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Make the shell what it is for; called in its process."""
+    """Make the shell what it is for; called in its process, and not in the main thread of it."""
     type(actor).__init__(actor, *args, **kwargs)  # type: ignore[misc]
 
 
 class EarlyActor:
-    """Stands where code expects ``ray.remote(cls)`` and makes an actor of it. The first one lives in a process that was
-    started with this object, so that it has imported the class by then; further ones start when they are made.
+    """Stands where code expects ``ray.remote(cls)`` and makes an actor of it. The first one lives in a process of this
+    machine that was started with this object, so that it has imported the class by then; further ones start when they
+    are made.
 
     Args:
         cls: class of the actor; its constructor takes at least one argument.
         options: what the code will ask of ``.options`` and what cannot be changed later (``name``, ``runtime_env``,
-            ``max_concurrency``). An actor of which something else is asked gets a process of its own. Where it is
-            to be scheduled is not looked at: this is for a single machine.
+            ``max_concurrency``). An actor of which something else is asked, or another machine, gets a process of
+            its own.
     """
 
     def __init__(self, cls: type, **options: Any) -> None:
         self._class, self._given = cls, options
-        self._early: Any = ray.remote(deferred(cls)).options(**options).remote()
+        self._node = ray.get_runtime_context().get_node_id()
+        here = NodeAffinitySchedulingStrategy(self._node, soft=False)
+        self._early: Any = ray.remote(deferred(cls)).options(scheduling_strategy=here, **options).remote()
 
     def options(self, **asked: Any) -> Any:
         """As of ``ray.remote(cls)``."""
-        if self._early is not None and all(asked.get(name) == value for name, value in self._given.items()):
-            return self
-        if self._early is not None and asked.get("name") is not None and asked["name"] == self._given.get("name"):
-            self._give_up(asked["name"])
+        elsewhere = getattr(asked.get("scheduling_strategy"), "node_id", self._node) != self._node
+        if self._early is not None and not elsewhere:
+            if all(asked.get(name) == value for name, value in self._given.items()):
+                return self
+        named = asked.get("name") is not None and asked["name"] == self._given.get("name")
+        if self._early is not None and (elsewhere or named):
+            self._give_up(self._given.get("name"))
         return ray.remote(self._class).options(**asked)
 
-    def _give_up(self, name: str) -> None:
+    def _give_up(self, name: str | None) -> None:
         """End the process that is of no use, so that another may have its name."""
         ray.kill(self._early)
         self._early = None
-        for _ in range(100):
+        for _ in range(100 if name else 0):
             try:
                 ray.get_actor(name)
             except ValueError:
@@ -66,3 +73,16 @@ class EarlyActor:
         actor, self._early = self._early, None
         ray.get(actor.__ray_call__.remote(begin, args, kwargs))
         return actor
+
+
+_STARTED: dict[type, EarlyActor] = {}
+
+
+def start(cls: type) -> None:
+    """Start a process for an actor of this class, for whoever asks ``actor_class`` for it."""
+    _STARTED[cls] = EarlyActor(cls)
+
+
+def actor_class(cls: type) -> Any:
+    """``ray.remote(cls)``, or what has been started early for this very class."""
+    return _STARTED.get(cls) or ray.remote(cls)

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from verl_ext.early_actor import EarlyActor
+from verl_ext.early_actor import EarlyActor, actor_class, start
 
 pytestmark = pytest.mark.integration
 
@@ -68,3 +69,24 @@ def test_where_the_same_name_is_asked_with_something_else_the_early_process_make
 def test_a_constructor_that_fails_says_so_at_once() -> None:
     with pytest.raises(ValueError, match="port -1 is negative"):
         EarlyActor(Server).remote(-1)
+
+
+def test_another_machine_gets_a_process_of_its_own() -> None:
+    server = EarlyActor(Server, name="server_5")
+    early = ray.get(ray.get_actor("server_5").facts.remote())[0]
+    there = NodeAffinitySchedulingStrategy("0" * 56, soft=True)  # there is none: Ray takes this one then
+    other = server.options(name="server_5", scheduling_strategy=there).remote(1)
+    assert ray.get(other.facts.remote())[0] != early
+    assert ray.get(ray.get_actor("server_5").get_address.remote()) == "here:1"
+
+
+class Other(Server):
+    """Not what was started early."""
+
+
+def test_what_was_started_for_a_class_is_not_for_its_subclasses() -> None:
+    start(Server)
+    assert isinstance(actor_class(Server), EarlyActor) and not isinstance(actor_class(Other), EarlyActor)
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    first = actor_class(Server).options(scheduling_strategy=here).remote(3)
+    assert ray.get(first.get_address.remote()) == "here:3"

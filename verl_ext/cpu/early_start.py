@@ -6,6 +6,7 @@ from typing import Any
 
 import ray
 
+from verl_ext import early_actor
 from verl_ext.cpu import enabled
 from verl_ext.early_actor import EarlyActor
 
@@ -13,8 +14,8 @@ from verl_ext.early_actor import EarlyActor
 def start_early(config: Any) -> None:
     """Start both processes, and have verl make its server and its worker in them. To be called in the task runner.
 
-    On a cluster it does nothing: which machine they belong on is not known yet. A manager of agent loops whose workers
-    are not verl's names their class as ``worker_class``.
+    On a cluster it does nothing: which machine they belong on is not known yet. A manager of agent loops of one's own
+    takes part if it names its workers' class as ``worker_class`` and makes them of ``actor_class(worker_class)``.
 
     Args:
         config: verl's configuration of a trainer.
@@ -26,8 +27,10 @@ def start_early(config: Any) -> None:
     from verl.utils.import_utils import load_class_from_fqn
 
     name = rollout.agent.get("agent_loop_manager_class")
-    manager = load_class_from_fqn(name, "AgentLoopManager") if name else AgentLoopManager
-    manager.agent_loop_workers_class = EarlyActor(getattr(manager, "worker_class", AgentLoopWorker))
+    if not name:
+        AgentLoopManager.agent_loop_workers_class = EarlyActor(AgentLoopWorker)
+    elif worker := getattr(load_class_from_fqn(name, "AgentLoopManager"), "worker_class", None):
+        early_actor.start(worker)
     _start_server(rollout)
 
 

@@ -10,6 +10,7 @@ from verl.trainer.ppo.ray_trainer import RayPPOTrainer
 from verl.trainer.ppo.utils import create_rl_dataset
 
 from recipe.critique_grpo.evaluate.plan import MissingRun, keep, read_missing
+from verl_ext.early_actor import actor_class
 
 GREEDY = {"temperature": 0.0, "top_p": 1.0, "top_k": -1}
 
@@ -33,8 +34,7 @@ class EvaluationManager(AgentLoopManager):
     worker_class = EvaluationWorker
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        if not hasattr(self, "agent_loop_workers_class"):
-            self.agent_loop_workers_class = ray.remote(self.worker_class)
+        self.agent_loop_workers_class = actor_class(self.worker_class)
         super().__init__(*args, **kwargs)
 
     def set_greedy(self, greedy: bool) -> None:

@@ -4,7 +4,6 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-import ray
 from verl import DataProto
 from verl.experimental.agent_loop.agent_loop import AgentLoopManager
 from verl.utils.ray_utils import auto_await
@@ -13,6 +12,7 @@ from recipe.critique_grpo.rollout.records import GroupRecord
 from recipe.critique_grpo.rollout.stage_clock import StageTimes
 from recipe.critique_grpo.rollout.worker import RECORD, TIMES, CritiqueRefinementWorker
 from recipe.critique_grpo.rollout.written import NEUTRAL
+from verl_ext.early_actor import actor_class
 
 
 class WholeGroups(DataProto):
@@ -31,8 +31,7 @@ class CritiqueRefinementManager(AgentLoopManager):
     worker_class: type[CritiqueRefinementWorker] = CritiqueRefinementWorker
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        if not hasattr(self, "agent_loop_workers_class"):
-            self.agent_loop_workers_class = ray.remote(self.worker_class)
+        self.agent_loop_workers_class = actor_class(self.worker_class)
         super().__init__(*args, **kwargs)
         self._records: list[GroupRecord] = []
         self._times: list[StageTimes] = []

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from verl.experimental.agent_loop.agent_loop import AgentLoopManager
 
 from recipe.critique_grpo.evaluate.trainer import EvaluationManager, EvaluationWorker
 from recipe.critique_grpo.rollout.manager import CritiqueRefinementManager
@@ -74,13 +75,34 @@ def test_only_a_single_machine_without_a_gpu_starts_early(
     started = []
     monkeypatch.setenv("VERL_PLATFORM", platform)
     monkeypatch.setattr(early_start.ray, "nodes", lambda: [{"Alive": True}] * machines + [{"Alive": False}])
-    monkeypatch.setattr(early_start, "EarlyActor", lambda cls, **options: started.append("worker"))
+    monkeypatch.setattr(early_start.early_actor, "start", lambda cls: started.append("worker"))
     monkeypatch.setattr(early_start, "_start_server", lambda rollout: started.append("server"))
-    monkeypatch.setattr(CritiqueRefinementManager, "agent_loop_workers_class", None, raising=False)
     early_start.start_early(SimpleNamespace(actor_rollout_ref=SimpleNamespace(rollout=rollout(name=name))))
     assert started == expected
 
 
-def test_managers_name_the_class_of_their_workers() -> None:
-    assert CritiqueRefinementManager.worker_class is CritiqueRefinementWorker
-    assert EvaluationManager.worker_class is EvaluationWorker
+class OwnManager(AgentLoopManager):
+    """Of somebody who knows nothing of early starts."""
+
+    agent_loop_workers_class = None
+
+
+@pytest.mark.parametrize(
+    ("manager", "expected"),
+    [
+        (CritiqueRefinementManager, [CritiqueRefinementWorker]),
+        (EvaluationManager, [EvaluationWorker]),
+        (OwnManager, []),
+    ],
+)
+def test_a_manager_that_does_not_take_part_keeps_its_workers(
+    manager: type, expected: list[type], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[type] = []
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    monkeypatch.setattr(early_start.ray, "nodes", lambda: [{"Alive": True}])
+    monkeypatch.setattr(early_start.early_actor, "start", started.append)
+    monkeypatch.setattr(early_start, "_start_server", lambda rollout: None)
+    agent = {"agent_loop_manager_class": f"{manager.__module__}.{manager.__qualname__}"}
+    early_start.start_early(SimpleNamespace(actor_rollout_ref=SimpleNamespace(rollout=rollout(agent=agent))))
+    assert started == expected and OwnManager.agent_loop_workers_class is None
