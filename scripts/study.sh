@@ -10,6 +10,8 @@
 #   SEEDS    default: "0 1 2"
 #   STEPS    updates of a run (default: 100)
 #   WARM_START   seed of the model, which needs a folder OUT of its own (default: 0)
+#   CRITICS=1    a model that has practised critiques of a teacher, of peers and of its own, for the methods cot, peers,
+#                self, and "self, trained critic"; with a folder OUT of its own
 #   VENV     virtual environment to make or use (default: .venv)
 set -euo pipefail
 
@@ -27,5 +29,5 @@ out="$(realpath -ms "${OUT:-outputs/study}")"
 IFS=';' read -ra methods <<<"${METHODS:-GRPO;indicative_gt}"
 read -ra seeds <<<"${SEEDS:-0 1 2}"
 "$python" -u -m recipe.critique_grpo.study.run --out "$out" --steps "${STEPS:-100}" --methods "${methods[@]}" \
-  --seeds "${seeds[@]}" --warm_start "${WARM_START:-0}" -- "$@"
+  --seeds "${seeds[@]}" --warm_start "${WARM_START:-0}" ${CRITICS:+--critics} -- "$@"
 "$python" -m recipe.critique_grpo.study.report --out "$out"

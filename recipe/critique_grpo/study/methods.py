@@ -26,6 +26,9 @@ def shown(column: str) -> list[str]:
     return ["critique_grpo.refinement.num=0", f"critique_grpo.expert.column={column}"]
 
 
+STRICT = ("critique_grpo.critique.fallback=indicative", "critique_grpo.critique.failure_budget=1.0")
+"""What stands in for a useless critique does not tell the answer."""
+
 METHODS: dict[str, list[str]] = {
     "GRPO": VERLS_GRPO,
     "Dr.GRPO": [
@@ -63,5 +66,11 @@ METHODS: dict[str, list[str]] = {
         "critique_grpo.loss.clip_ratio_high=0.2",
         "critique_grpo.loss.clip_refinement=true",
     ),
+    "peers": refining("peers", "critique_grpo.refinement.trigger=some_failed"),
+    "cot": refining("cot"),
+    "self": refining("self", *STRICT),
+    "self, trained critic": refining("self", *STRICT, "critique_grpo.roles.critic.rows=2"),
 }
 HEADLINE = ("GRPO", "indicative_gt")
+CRITICS = ("peers", "cot", "self", "self, trained critic")
+"""Methods whose warm start has practised critiques that somebody writes (``critics.py``)."""

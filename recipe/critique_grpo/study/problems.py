@@ -8,6 +8,7 @@ with its result, then the results in a box::
 """
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -113,13 +114,15 @@ def rows(problems: Sequence[Problem], family: str) -> list[dict[str, Any]]:
     ]
 
 
-def tokenizer() -> Any:
-    """One token a digit, an operation or a word."""
+def tokenizer(more: Sequence[str] = ()) -> Any:
+    """One token a digit, an operation or a word, of which there may be ``more``."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    inside = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<pad>"))
-    words = "|".join(word.replace("\\", "\\\\").replace("{", "\\{") for word in ("\\boxed{", "no", "yes"))
+    inside = Tokenizer(
+        models.WordLevel({word: number for number, word in enumerate([*WORDS, *more])}, unk_token="<pad>")
+    )
+    words = "|".join(re.escape(word) for word in ("\\boxed{", "no", "yes", *more))
     inside.pre_tokenizer = pre_tokenizers.Split(Regex(f"{words}|[\\s\\S]"), "isolated")
     inside.decoder = decoders.Fuse()
     special = ["<user>", "<assistant>"]

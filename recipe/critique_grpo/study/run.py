@@ -9,17 +9,19 @@ import argparse
 import json
 import random
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import ray
 import yaml
 
-from recipe.critique_grpo.study import problems, warm_start
+from recipe.critique_grpo.study import critics, problems, warm_start
 from recipe.critique_grpo.study.final import FINAL, evaluate
-from recipe.critique_grpo.study.methods import HEADLINE, METHODS
+from recipe.critique_grpo.study.methods import CRITICS, HEADLINE, METHODS
 from recipe.critique_grpo.trainer.in_turn import InTurnTrainer, train_in_turn
 from recipe.critique_grpo.trainer.runner import run_task
+from verl_ext.chat_server import MODEL, chat_server
 
 TRAINED, HELD_OUT = 512, 256
 """Problems of each family."""
@@ -42,20 +44,29 @@ def write_data(folder: Path, seed: int = 0) -> None:
     rng.shuffle(train)
     pd.DataFrame(train).to_parquet(folder / "train.parquet")
     pd.DataFrame(held_out).to_parquet(folder / "val.parquet")
-    (folder / "templates.yaml").write_text(yaml.safe_dump(problems.TEMPLATES), encoding="utf-8")
+    templates = {**problems.TEMPLATES, **critics.CRITIC_TEMPLATES}
+    (folder / "templates.yaml").write_text(yaml.safe_dump(templates), encoding="utf-8")
 
 
-def common(folder: Path, steps: int, every: int) -> list[str]:
-    """Overrides of all runs."""
+def common(folder: Path, steps: int, every: int, teacher: str = "") -> list[str]:
+    """Overrides of all runs. ``teacher``: its address; then prompts have the room that written critiques need."""
+    prompt, refinement, model = (40, 88, 128) if teacher else (16, 48, 96)
+    asked = [
+        f"critique_grpo.judge.base_url='{teacher}'",
+        f"critique_grpo.judge.model={MODEL}",
+        "critique_grpo.critique.max_tokens=16",
+    ]
     return [
         "tier=cpu",
         f"data.train_files='{folder}/data/train.parquet'",
         f"data.val_files='{folder}/data/val.parquet'",
         f"data.train_batch_size={PROMPTS}",
-        "data.max_prompt_length=16",
+        f"data.max_prompt_length={prompt}",
+        f"critique_grpo.refinement.max_prompt_length={refinement}",
+        f"actor_rollout_ref.rollout.max_model_len={model}",
+        *(asked if teacher else ()),
         "data.max_response_length=20",
         f"critique_grpo.critique.templates='{folder}/data/templates.yaml'",
-        "critique_grpo.refinement.max_prompt_length=48",
         f"actor_rollout_ref.model.path='{folder}/model'",
         f"actor_rollout_ref.actor.ppo_mini_batch_size={PROMPTS}",
         "actor_rollout_ref.actor.use_dynamic_bsz=true",
@@ -63,7 +74,6 @@ def common(folder: Path, steps: int, every: int) -> list[str]:
         "actor_rollout_ref.actor.optim.lr=3e-4",
         "actor_rollout_ref.actor.optim.weight_decay=0.0",
         f"actor_rollout_ref.rollout.n={SAMPLES}",
-        "actor_rollout_ref.rollout.max_model_len=96",
         "actor_rollout_ref.rollout.max_num_seqs=256",
         f"trainer.total_training_steps={steps}",
         "trainer.total_epochs=1000",
@@ -85,7 +95,8 @@ class StudyTrainer(InTurnTrainer):
     def end(self, folder: Path) -> None:
         last = folder / "last"
         self.actor_rollout_wg.save_checkpoint(str(last), None, 0, None)
-        found = evaluate(last / "huggingface", Path(self.config.data.val_files))
+        start = Path(self.config.actor_rollout_ref.model.path)
+        found = evaluate(last / "huggingface", Path(self.config.data.val_files), start)
         (folder / FINAL).write_text(json.dumps(found) + "\n", encoding="utf-8")
         shutil.rmtree(last)
 
@@ -108,21 +119,29 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(HEADLINE), choices=list(METHODS), metavar="METHOD")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--warm_start", type=int, default=0, help="seed of the model that is built, unless it is there")
+    parser.add_argument("--critics", action="store_true", help=f"build a model for {', '.join(CRITICS)}")
     parser.add_argument("--steps", type=int, default=100, help="updates of each run")
     parser.add_argument("--every", type=int, default=20, help="updates between validations")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides of all runs")
     arguments = parser.parse_args()
-    out = arguments.out.absolute()
+    out, seed, with_critics = arguments.out.absolute(), arguments.warm_start, arguments.critics
+    if not with_critics and (unpractised := [name for name in arguments.methods if name in CRITICS]):
+        parser.error(f"{unpractised[0]} needs a model that has practised it: --critics, and an --out of its own")
     if not (out / "data" / "val.parquet").exists():
         write_data(out / "data")
     if not (out / "model" / "warm_start.json").exists():
-        print(json.dumps(warm_start.build(out / "model", seed=arguments.warm_start), indent=1), flush=True)
-    built = json.loads((out / "model" / "warm_start.json").read_text(encoding="utf-8"))["seed"]
-    if built != arguments.warm_start:
-        parser.error(f"{out}/model is the warm start of seed {built}, not {arguments.warm_start}: name another --out")
-    runs = {f"{name}/{seed}": [*METHODS[name], *seeded(seed)] for seed in arguments.seeds for name in arguments.methods}
-    settings = [*common(out, arguments.steps, arguments.every), *arguments.overrides]
-    train_in_turn(settings, runs, out / "runs", StudyRunner)
+        facts = warm_start.build(out / "model", seed=seed, with_critics=with_critics)
+        print(json.dumps(facts, indent=1), flush=True)
+    facts = json.loads((out / "model" / "warm_start.json").read_text(encoding="utf-8"))
+    if (built := facts["seed"]) != seed:
+        parser.error(f"{out}/model is the warm start of seed {built}, not {seed}: name another --out")
+    if facts.get("critics", False) != with_critics:
+        parser.error(f"{out}/model was built {'without' if with_critics else 'with'} --critics: name another --out")
+    runs = {f"{name}/{one}": [*METHODS[name], *seeded(one)] for one in arguments.seeds for name in arguments.methods}
+    with ExitStack() as stack:
+        teacher = stack.enter_context(chat_server(critics.teach)) if with_critics else ""
+        settings = [*common(out, arguments.steps, arguments.every, teacher), *arguments.overrides]
+        train_in_turn(settings, runs, out / "runs", StudyRunner)
 
 
 if __name__ == "__main__":

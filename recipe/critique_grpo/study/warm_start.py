@@ -1,9 +1,10 @@
 """Build the study's model: a small Llama that has practised ``-``, ``<`` and ``>``, and to refine under a critique.
 
-    python -m recipe.critique_grpo.study.warm_start --out outputs/study/model
+    python -m recipe.critique_grpo.study.warm_start --out outputs/study/model [--critics]
 
-Writes the model folder, and ``warm_start.json`` beside it: what was practised, that nothing hard was, how often the
-model solves either family, and the probability that it gives the right tokens of a hard solution.
+With ``--critics`` it has practised critiques too, that a teacher, a peer or the policy writes (``critics.py``). Writes
+the model folder, and ``warm_start.json`` beside it: what was practised, that nothing hard was, how often the model
+solves either family, and the probability that it gives the right tokens of a hard solution.
 """
 
 import argparse
@@ -17,42 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from recipe.critique_grpo.reward import compute_score, is_correct
+from recipe.critique_grpo.study import critics
+from recipe.critique_grpo.study.practice import Conversation, practice, said
 from recipe.critique_grpo.study.problems import DIGITS, EASY, HARD, PRACTISED, TEMPLATES, Problem, draw, tokenizer
 
-NOISE = 0.2
-"""Share of the digits of practised answers that are random, so that no token's probability is near 0 anywhere."""
-STEPS, ROWS, RATE = 500, 96, 2e-3
-
-
-def practice(rng: random.Random) -> Iterator[list[dict[str, str]]]:
-    """Conversations for ever: an answer with noise, and two refinements: by a told answer, and by a verdict alone.
-
-    A told answer is any, so that the model learns to heed it, not to know better.
-    """
-    while True:
-        problem = draw(rng.choice(PRACTISED), rng)
-        noisy = tuple(z if rng.random() > NOISE else rng.randrange(10) for z in problem.results)
-        yield [said("user", problem.question), said("assistant", problem.solution(noisy))]
-        told = tuple(rng.randrange(10) for _ in range(DIGITS))
-        words = TEMPLATES["indicative_gt_wrong"].format(ground_truth="".join(map(str, told)))
-        yield refinement(problem, told, words, rng)
-        words = rng.choice((TEMPLATES["indicative_wrong"], TEMPLATES["retry"]))
-        yield refinement(problem, problem.results, words, rng)
-
-
-def refinement(problem: Problem, results: tuple[int, ...], words: str, rng: random.Random) -> list[dict[str, str]]:
-    """A failed answer, a critique, and the answer that is wanted then."""
-    wrong = tuple((z + rng.choice((0, 1, 2, 5))) % 10 for z in results)
-    return [
-        said("user", problem.question),
-        said("assistant", problem.solution(wrong)),
-        said("user", words),
-        said("assistant", problem.solution(results)),
-    ]
-
-
-def said(role: str, content: str) -> dict[str, str]:
-    return {"role": role, "content": content}
+STEPS, CRITICS_STEPS, ROWS, RATE = 500, 1000, 96, 2e-3
 
 
 def build_model(words: Any, seed: int) -> nn.Module:
@@ -76,7 +46,7 @@ def build_model(words: Any, seed: int) -> nn.Module:
     return LlamaForCausalLM(config)
 
 
-def encode(words: Any, conversation: list[dict[str, str]]) -> tuple[list[int], list[int]]:
+def encode(words: Any, conversation: Conversation) -> tuple[list[int], list[int]]:
     """Tokens, and which of them are learned: those of the last turn."""
     before = words.apply_chat_template(conversation[:-1], add_generation_prompt=True, tokenize=False)
     whole = words.apply_chat_template(conversation, tokenize=False)
@@ -84,9 +54,9 @@ def encode(words: Any, conversation: list[dict[str, str]]) -> tuple[list[int], l
     return tokens, [0] * len(given) + [1] * (len(tokens) - len(given))
 
 
-def train(model: nn.Module, words: Any, seed: int, steps: int) -> list[str]:
+def train(model: nn.Module, words: Any, source: Iterator[Conversation], steps: int) -> list[str]:
     """Supervised practice; returns every question that was practised."""
-    source, optimizer = practice(random.Random(seed)), torch.optim.AdamW(model.parameters(), RATE, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), RATE, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
     questions = []
     for step in range(steps):
@@ -129,31 +99,37 @@ def solved(model: nn.Module, words: Any, problems: list[Problem], samples: int =
     return right_answers(model, words, questions, answers, samples).any(dim=1).float().mean().item()
 
 
-def refined(model: nn.Module, words: Any, problems: list[Problem]) -> float:
-    """Share of the problems that are solved in a second attempt, told the answer."""
-    first = written(model, words, [[said("user", problem.question)] for problem in problems], False)
-    told = TEMPLATES["indicative_gt_wrong"]
-    prompts = [
-        [
-            said("user", problem.question),
-            said("assistant", text),
-            said("user", told.format(ground_truth=problem.answer)),
+def refined(
+    solver: nn.Module, words: Any, questions: Sequence[str], answers: Sequence[str], critic: nn.Module | None = None
+) -> float:
+    """Share of the problems that are solved in a second attempt, told the answer, or, if there is a critic, under its
+    critique of the first attempt (all greedy)."""
+    first = written(solver, words, [[said("user", question)] for question in questions], False)
+    if critic is None:
+        told = [TEMPLATES["indicative_gt_wrong"].format(ground_truth=answer) for answer in answers]
+    else:
+        asked = [
+            critics.CRITIC_TEMPLATES["cot_reference"].format(question=question, response=text, ground_truth=answer)
+            for question, text, answer in zip(questions, first, answers, strict=True)
         ]
-        for problem, text in zip(problems, first, strict=True)
+        told = written(critic, words, [[said("user", request)] for request in asked], False)
+    prompts = [
+        [said("user", question), said("assistant", text), said("user", critique)]
+        for question, text, critique in zip(questions, first, told, strict=True)
     ]
-    second = written(model, words, prompts, False)
-    return sum(f"{{{one.answer}}}" in text for one, text in zip(problems, second, strict=True)) / len(problems)
+    second = written(solver, words, prompts, False)
+    return sum(f"{{{answer}}}" in text for answer, text in zip(answers, second, strict=True)) / len(questions)
 
 
 @torch.no_grad()
-def written(model: nn.Module, words: Any, prompts: list[list[dict[str, str]]], sample: bool) -> list[str]:
-    """What the model answers to prompts of equal length."""
+def written(model: nn.Module, words: Any, prompts: Sequence[Conversation], sample: bool) -> list[str]:
+    """What the model answers."""
     told = [words.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False) for prompt in prompts]
-    given = torch.tensor([words.encode(text, add_special_tokens=False) for text in told])
+    given = words(told, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt")
     settings: dict[str, Any] = {"do_sample": True, "top_k": 0} if sample else {"do_sample": False}
-    attention = torch.ones_like(given)
-    output = model.generate(given, attention_mask=attention, max_new_tokens=5 * DIGITS + 2, **settings)  # type: ignore[operator]
-    return words.batch_decode(output[:, given.shape[1] :], skip_special_tokens=True)
+    settings |= {"attention_mask": given["attention_mask"], "max_new_tokens": 5 * DIGITS + 2}
+    output = model.generate(given["input_ids"], **settings)  # type: ignore[operator]
+    return words.batch_decode(output[:, given["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
 @torch.no_grad()
@@ -169,11 +145,13 @@ def right_token_probabilities(model: nn.Module, words: Any, problems: list[Probl
     return torch.stack(found).sort().values
 
 
-def build(out: Path, seed: int, steps: int = STEPS) -> dict[str, Any]:
+def build(out: Path, seed: int, steps: int | None = None, with_critics: bool = False) -> dict[str, Any]:
     """Train, measure, prove that nothing hard was practised, write; returns what ``warm_start.json`` holds."""
-    words = tokenizer()
+    words = tokenizer(critics.WORDS if with_critics else ())
     model = build_model(words, seed)
-    questions = train(model, words, seed, steps)
+    source = critics.practise_critics if with_critics else practice
+    steps = steps or (CRITICS_STEPS if with_critics else STEPS)
+    questions = train(model, words, source(random.Random(seed)), steps)
     hard_practised = sum(HARD in question for question in questions)
     assert not hard_practised, "the warm start has practised what it must not"
     model.eval()
@@ -183,21 +161,25 @@ def build(out: Path, seed: int, steps: int = STEPS) -> dict[str, Any]:
     rng = random.Random(seed + 1)
     easy, hard = ([draw(operation, rng) for _ in range(256)] for operation in (EASY, HARD))
     chances = right_token_probabilities(model, words, hard[:64])
+    questions, answers = [problem.question for problem in hard], [problem.answer for problem in hard]
     facts = {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "seed": seed,
         "steps": steps,
+        "critics": with_critics,
         "questions practised": len(questions),
         f"questions practised with {HARD}": hard_practised,
         "easy, greedy": solved(model, words, easy),
         "hard, greedy": solved(model, words, hard),
         "easy, pass@64 (64 problems)": solved(model, words, easy[:64], 64),
-        "hard, refined under the answer, greedy": refined(model, words, hard),
+        "hard, refined under the answer, greedy": refined(model, words, questions, answers),
         "hard, pass@64 (64 problems)": solved(model, words, hard[:64], 64),
         "probability of a right hard digit, quantiles 10%, 50%, 90%": [
             float(chances.quantile(q)) for q in (0.1, 0.5, 0.9)
         ],
     }
+    if with_critics:
+        facts["hard, refined under its own critique, greedy"] = refined(model, words, questions, answers, model)
     out.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(out)
     words.save_pretrained(out)
@@ -210,9 +192,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="model folder to write")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--steps", type=int, help=f"default: {STEPS}, with critics {CRITICS_STEPS}")
+    parser.add_argument("--critics", action="store_true", help="practise critiques of others and its own")
     arguments = parser.parse_args()
-    print(json.dumps(build(arguments.out, arguments.seed, arguments.steps), indent=1))
+    print(json.dumps(build(arguments.out, arguments.seed, arguments.steps, arguments.critics), indent=1))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ import pytest
 from hydra import compose, initialize_config_dir
 from torch import nn
 
+from recipe.critique_grpo.critics.verdict import parse_verdict
 from recipe.critique_grpo.startup.validate import validate
-from recipe.critique_grpo.study import final, problems, report, run, warm_start, warm_starts
-from recipe.critique_grpo.study.final import KS
-from recipe.critique_grpo.study.methods import METHODS
+from recipe.critique_grpo.study import critics, final, problems, report, run, warm_start, warm_starts
+from recipe.critique_grpo.study.final import HELPED, KS
+from recipe.critique_grpo.study.methods import CRITICS, METHODS
+from recipe.critique_grpo.study.practice import Conversation, practice
 from recipe.critique_grpo.study.problems import EASY, HARD, PRACTISED, Problem, distinct
 from recipe.critique_grpo.study.run import common, seeded, write_data
-from recipe.critique_grpo.study.warm_start import encode, practice
+from recipe.critique_grpo.study.warm_start import encode
 from recipe.critique_grpo.trainer.in_turn import CONFIG, check_same_start
 
 pytestmark = pytest.mark.unit
@@ -43,14 +46,54 @@ def test_the_tokenizer_writes_what_it_reads() -> None:
     assert words.decode(tokens) == text
 
 
-def test_nothing_hard_is_practised_and_only_the_last_turn_is_learned() -> None:
-    words, source = problems.tokenizer(), practice(random.Random(0))
+@pytest.mark.parametrize("source, more", [(practice, ()), (critics.practise_critics, critics.WORDS)])
+def test_nothing_hard_is_practised_and_only_the_last_turn_is_learned(
+    source: Callable[[random.Random], Iterator[Conversation]], more: tuple[str, ...]
+) -> None:
+    words, conversations = problems.tokenizer(more), source(random.Random(0))
     for _ in range(300):
-        conversation = next(source)
+        conversation = next(conversations)
         assert not any(HARD in turn["content"] for turn in conversation)
         tokens, learned = encode(words, conversation)
+        assert words.unk_token_id not in tokens and words.pad_token_id not in tokens
         last = [token for token, one in zip(tokens, learned, strict=True) if one]
         assert words.decode(last) == conversation[-1]["content"] + words.eos_token
+
+
+def asked(response: str) -> str:
+    return critics.CRITIC_TEMPLATES["cot_reference"].format(question="347@129", response=response, ground_truth="466")
+
+
+@pytest.mark.parametrize(
+    "response, critique, correct",
+    [
+        (r"314426796\boxed{466}", "yes,466", True),
+        (r"314428796\boxed{486}", "no,426,466", False),
+        (r"314426796\boxed{486}", "no,466", False),  # every step is right
+        ("?}31", "no,314,466", False),
+    ],
+)
+def test_the_teacher_points_at_the_first_wrong_step(response: str, critique: str, correct: bool) -> None:
+    text = critics.teach(asked(response))
+    assert text.splitlines()[0] == critique and parse_verdict(text) is correct
+
+
+def test_the_teacher_answers_nothing_else() -> None:
+    with pytest.raises(ValueError, match="cannot read"):
+        critics.teach("347@129")
+
+
+def test_prompts_have_room_for_what_critics_write() -> None:
+    words, longest = problems.tokenizer(critics.WORDS), "9" * 20  # a response of data.max_response_length
+    settings = composed(common(Path("/study"), 1, 1, "http://127.0.0.1:1/v1"))
+    peers = "\n\n".join(["no", *(critics.CRITIC_TEMPLATES[f"peer_{name}"].format(response=longest) for name in PEERS)])
+    conversation = [("user", "347@129"), ("assistant", longest), ("user", peers)]
+    room = settings.critique_grpo.refinement.max_prompt_length
+    for turns, tokens in ((conversation, room), ([("user", asked(longest))], settings.data.max_prompt_length)):
+        told = [{"role": role, "content": content} for role, content in turns]
+        text = words.apply_chat_template(told, add_generation_prompt=True, tokenize=False)
+        assert len(words.encode(text, add_special_tokens=False)) <= tokens
+    assert room + settings.data.max_response_length <= settings.actor_rollout_ref.rollout.max_model_len
 
 
 def test_held_out_problems_are_never_trained_on(tmp_path: Path) -> None:
@@ -66,9 +109,12 @@ def composed(overrides: list[str]) -> Any:
         return compose("critique_grpo_trainer", overrides=overrides)
 
 
+PEERS = ("success", "failure")
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_a_valid_run_of_the_same_start(name: str) -> None:
-    base = common(Path("/study"), 300, 50)
+    base = common(Path("/study"), 300, 50, "http://127.0.0.1:1/v1" if name in CRITICS else "")
     run = composed([*base, *METHODS[name], *seeded(3)])
     validate(run)
     check_same_start(composed(base), run)
@@ -158,6 +204,14 @@ def test_a_folder_has_the_model_of_one_warm_start(
     with pytest.raises(SystemExit):
         run.main()
     assert "is the warm start of seed 3, not 4: name another --out" in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", ["run", "--out", str(tmp_path), "--warm_start", "3", "--critics"])
+    with pytest.raises(SystemExit):
+        run.main()
+    assert "was built without --critics: name another --out" in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", ["run", "--out", str(tmp_path / "other"), "--methods", "GRPO", "cot"])
+    with pytest.raises(SystemExit):
+        run.main()
+    assert "cot needs a model that has practised it" in capsys.readouterr().err and not (tmp_path / "other").exists()
 
 
 def test_without_a_finished_run_there_is_no_report(tmp_path: Path) -> None:
@@ -173,7 +227,25 @@ def test_last_weights_are_measured_on_every_held_out_problem(tmp_path: Path, mon
     words.save_pretrained(tmp_path / "model")
     found = final.evaluate(tmp_path / "model", tmp_path / "data" / "val.parquet")
     assert found.keys() == {"easy", "hard"}
-    assert found["hard"]["greedy"] == [False] * 256 and found["hard"]["pass@64"] == 0.0
+    assert found["hard"]["greedy"] == [False] * 256 and found["hard"]["pass@64"] == 0.0 and HELPED not in found["hard"]
+
+
+def test_a_critic_is_worth_what_the_warm_start_makes_of_its_critiques(monkeypatch: pytest.MonkeyPatch) -> None:
+    solver, critic, told = nn.Identity(), nn.Identity(), []
+
+    def written(model: nn.Module, words: Any, prompts: list[Conversation], sample: bool) -> list[str]:
+        if model is critic:
+            return [critics.teach(prompt[0]["content"]) for prompt in prompts]
+        if len(prompts[0]) == 1:
+            return [r"348428796\boxed{886}"] * len(prompts)
+        told.extend(prompt[2]["content"] for prompt in prompts)
+        return [r"314426796\boxed{466}", r"314426796\boxed{466}"]
+
+    monkeypatch.setattr(warm_start, "written", written)
+    assert warm_start.refined(solver, None, ["347@129", "111@111"], ["466", "222"], critic) == 0.5
+    assert told[0].startswith("no,314,466")
+    assert warm_start.refined(solver, None, ["347@129", "111@111"], ["466", "222"]) == 0.5
+    assert told[2:] == ["no,466", "no,222"]
 
 
 def test_an_answer_counts_as_in_training_whatever_follows_its_box(monkeypatch: pytest.MonkeyPatch) -> None:
