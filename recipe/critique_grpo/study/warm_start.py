@@ -102,8 +102,8 @@ def solved(model: nn.Module, words: Any, problems: list[Problem], samples: int =
 def refined(
     solver: nn.Module, words: Any, questions: Sequence[str], answers: Sequence[str], critic: nn.Module | None = None
 ) -> float:
-    """Share of the problems that are solved in a second attempt, told the answer, or, if there is a critic, under its
-    critique of the first attempt (all greedy)."""
+    """Share of the problems that are solved in a second attempt, told the answer, or, if there is a critic, under a
+    critique of the first attempt that it samples (the attempts are greedy)."""
     first = written(solver, words, [[said("user", question)] for question in questions], False)
     if critic is None:
         told = [TEMPLATES["indicative_gt_wrong"].format(ground_truth=answer) for answer in answers]
@@ -112,7 +112,7 @@ def refined(
             critics.CRITIC_TEMPLATES["cot_reference"].format(question=question, response=text, ground_truth=answer)
             for question, text, answer in zip(questions, first, answers, strict=True)
         ]
-        told = written(critic, words, [[said("user", request)] for request in asked], False)
+        told = written(critic, words, [[said("user", request)] for request in asked], True)
     prompts = [
         [said("user", question), said("assistant", text), said("user", critique)]
         for question, text, critique in zip(questions, first, told, strict=True)
@@ -179,7 +179,7 @@ def build(out: Path, seed: int, steps: int | None = None, with_critics: bool = F
         ],
     }
     if with_critics:
-        facts["hard, refined under its own critique, greedy"] = refined(model, words, questions, answers, model)
+        facts["hard, refined under its own sampled critique, greedy"] = refined(model, words, questions, answers, model)
     out.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(out)
     words.save_pretrained(out)
