@@ -128,7 +128,7 @@ EOF
 }
 
 configurations() {
-  local preset without
+  local preset without judge="critique_grpo.judge.model=none" # ditto cannot do without one
   without="$("$python" -c 'from recipe.critique_grpo.startup.versions import WITHOUT_FLASH_ATTN as x; print(x)')"
   rm -f "$scratch/overrides.jsonl"
   stand_in
@@ -145,14 +145,14 @@ PY
   local of=("PYTHON=$scratch/python" TIER=gpu GPUS=8 "MODEL=$scratch/model")
   for preset in recipe/critique_grpo/config/preset/*.yaml; do
     preset="$(basename "$preset" .yaml)"
-    bash scripts/train.sh "${of[@]}" "TRAIN=$scratch/sums.parquet" "VAL=$scratch/sums.parquet" PRESET="$preset" "OUT=$scratch/$preset"
+    bash scripts/train.sh "${of[@]}" "TRAIN=$scratch/sums.parquet" "VAL=$scratch/sums.parquet" PRESET="$preset" "OUT=$scratch/$preset" "$judge"
     # shellcheck disable=SC2086  # two overrides
-    bash scripts/train.sh "${of[@]}" "TRAIN=$scratch/sums.parquet" "VAL=$scratch/sums.parquet" PRESET="$preset" "OUT=$scratch/$preset-sdpa" $without
+    bash scripts/train.sh "${of[@]}" "TRAIN=$scratch/sums.parquet" "VAL=$scratch/sums.parquet" PRESET="$preset" "OUT=$scratch/$preset-sdpa" "$judge" $without
   done
   bash scripts/eval.sh "${of[@]}" "BENCHES=$scratch/sums.parquet" N=8 "OUT=$scratch/eval" || echo "eval.sh ended with $?"
   # shellcheck disable=SC2086  # two overrides
   bash scripts/eval.sh "${of[@]}" "BENCHES=$scratch/sums.parquet" N=8 "OUT=$scratch/eval-sdpa" $without || echo "eval.sh ended with $?"
-  "$python" - "$scratch/overrides.jsonl" <<'PY'
+  "$python" - "$scratch/overrides.jsonl" "$judge" <<'PY'
 import json
 import sys
 from pathlib import Path
@@ -166,7 +166,8 @@ from recipe.critique_grpo.startup.validate import validate
 runs = [json.loads(line) for line in Path(sys.argv[1]).read_text().splitlines()]
 names = sorted(path.stem for path in Path("recipe/critique_grpo/config/preset").glob("*.yaml"))
 # verl wants to be told how to cut batches; train.sh and eval.sh tell it.
-runs += [["bare", f"preset={name}", "tier=gpu", "actor_rollout_ref.actor.use_dynamic_bsz=true"] for name in names]
+told = ["tier=gpu", "actor_rollout_ref.actor.use_dynamic_bsz=true", sys.argv[2]]
+runs += [["bare", f"preset={name}", *told] for name in names]
 failures = []
 with initialize_config_dir(str(Path("recipe/critique_grpo/config").resolve()), version_base=None):
     for program, *overrides in runs:

@@ -25,6 +25,7 @@ REPO = Path(__file__).parents[3]
 def fitting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DictConfig:
     """A configuration in which nothing is wrong."""
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    monkeypatch.setenv("CRITIQUE_GRPO_ANY_VERSION", "1")  # test_versions.py has that check
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     model = make_tokenizer(tmp_path / "model")
     for name in ("train", "val"):
@@ -188,8 +189,7 @@ def test_what_a_gpu_cannot_hold_is_refused_with_what_to_lower(
 def test_the_flag_ends_in_a_status_and_trains_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "recipe.critique_grpo.main_critique_grpo", "--preflight", "tier=cpu"]
     command += ["actor_rollout_ref.model.path=/nowhere/model", f"hydra.run.dir={tmp_path}"]
-    done = subprocess.run(
-        command, cwd=REPO, env={**os.environ, "VERL_PLATFORM": "cpu"}, capture_output=True, text=True, timeout=300
-    )
+    environment = {**os.environ, "VERL_PLATFORM": "cpu", "CRITIQUE_GRPO_ANY_VERSION": "1"}
+    done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1 and "there is no folder /nowhere/model" in done.stdout
     assert statuses(done.stdout)["versions"] == "ok" and "Traceback" not in done.stderr

@@ -479,4 +479,6 @@ def test_upstream_9_vllm_winds_back_a_generator_by_an_offset_that_it_does_not_ha
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is an accelerator")
 def test_upstream_10_torch_pins_no_weights_without_an_accelerator(inert: Facts) -> None:
-    assert inert["offloaded"].startswith("RuntimeError: Cannot access accelerator device")
+    # The builds without CUDA, and with it.
+    says = ("RuntimeError: Cannot access accelerator device", "RuntimeError: Found no NVIDIA driver")
+    assert inert["offloaded"].startswith(says)
