@@ -14,7 +14,7 @@ from typing import Any
 
 from recipe.critique_grpo.report.curves import Curve, panel
 from recipe.critique_grpo.report.page import table, write_page
-from recipe.critique_grpo.study.final import KS, SAMPLED
+from recipe.critique_grpo.study.final import HELPED, KS, SAMPLED
 from recipe.critique_grpo.study.methods import METHODS
 from recipe.critique_grpo.study.results import ENTROPY, FAMILIES, SHOWN, Result, read, to_json, tokens_by_step
 
@@ -94,6 +94,26 @@ def comparison_rows(results: Mapping[str, Sequence[Result]], base: str) -> Itera
         yield [method, *cells]
 
 
+def critic_rows(results: Mapping[str, Sequence[Result]]) -> Iterator[list[str]]:
+    """The head and a row for each method whose weights may be asked for critiques: what those are good for."""
+    name = SHOWN["refinements correct %"]
+    yield [
+        "method",
+        "seeds",
+        *(f"{f}, {HELPED} %" for f in FAMILIES),
+        "refinements correct, first and last ten updates %",
+    ]
+    for method, runs in results.items():
+        runs = [run for run in runs if HELPED in run.final["hard"]]
+        if not runs:
+            continue
+        helped = [share([run.final[family][HELPED] for run in runs]) for family in FAMILIES]
+        values = [[metrics[name] for _, metrics in sorted(run.steps.items()) if name in metrics] for run in runs]
+        ends = [[mean(one[:10]), mean(one[-10:])] for one in values if one]
+        told = ", ".join(_percent(mean(end)) for end in zip(*ends, strict=True)) or "-"
+        yield [method, str(len(runs)), *helped, told]
+
+
 def settings_rows(results: Mapping[str, Sequence[Result]]) -> Iterator[list[str]]:
     """The head and a row for each method: seeds, and what sets it apart from the others."""
     yield ["method", "seeds", "overrides"]
@@ -144,6 +164,7 @@ def tables(results: Mapping[str, Sequence[Result]]) -> dict[str, list[list[str]]
         "Held-out problems, after the last update": list(main_rows(results)),
         **{f"Against {base}": list(comparison_rows(results, base)) for base in BASES if base in results},
         "In training": list(training_rows(results)),
+        **({"Critics": critics} if len(critics := list(critic_rows(results))) > 1 else {}),
         "Settings": list(settings_rows(results)),
     }
 

@@ -156,6 +156,27 @@ def test_the_report_compares_methods_over_seeds_and_problems(tmp_path: Path) -> 
     assert (tmp_path / "docs" / "hard.svg").exists()
 
 
+def test_the_report_says_what_critiques_are_good_for(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "warm_start.json").write_text("{}")
+    finished_run(tmp_path, "GRPO", 0, [False] * 4)  # of a warm start without critics
+    for seed in range(2):
+        finished_run(tmp_path, "self", seed, [True] * 4)
+        run = tmp_path / "runs" / "self" / str(seed)
+        final = json.loads((run / "final.json").read_text())
+        for family in final.values():
+            family[HELPED] = 0.5
+        (run / "final.json").write_text(json.dumps(final))
+        line = {"step": 3 + seed, "data": {"critique_grpo/refinement_success": 0.25 + 0.5 * seed}}
+        with (run / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+    report.write(tmp_path, tmp_path / "docs")
+    lines = (tmp_path / "docs" / "results.md").read_text().splitlines()
+    (row,) = [line for line in lines[lines.index("## Critics") :][:6] if line.startswith("| self")]
+    assert row == "| self | 2 | 50.0 [50.0, 50.0] | 50.0 [50.0, 50.0] | 50, 50 |"
+    assert not any(line.startswith("| GRPO") for line in lines[lines.index("## Critics") :][:6])
+
+
 def test_runs_of_an_earlier_report_are_in_the_next_one(tmp_path: Path) -> None:
     for folder in ("first", "second"):
         (tmp_path / folder / "model").mkdir(parents=True)
