@@ -26,7 +26,7 @@ def evaluate(model: Path, held_out: Path, start: Path | None = None) -> dict[str
 
     Returns:
         By family: ``greedy``, right or not on each problem in the file's order; ``pass@k`` of the first problems; of
-        weights that begun with critics, the share of the problems that are ``HELPED``.
+        weights whose warm start had critics, the share of the problems that are ``HELPED``.
     """
     import pandas as pd
     from transformers import AutoModelForCausalLM, AutoTokenizer
