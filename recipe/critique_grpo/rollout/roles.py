@@ -18,6 +18,10 @@ from recipe.critique_grpo.rollout.rows import CRITIC, REFINER, TRANSITIONS
 from recipe.critique_grpo.rollout.sample import Sample
 
 
+USELESS = 0.0
+"""Utility of a critique that could not be used: as of one that changes no score."""
+
+
 @dataclass(frozen=True)
 class RoleText:
     """What the policy said in a role (an ``origin`` of rows), what that is worth, and whether it is about a "right"
@@ -53,8 +57,8 @@ def role_texts(samples: Sequence[Sample[Any]], options: RolesConfig) -> Iterator
 
 
 def critic_texts(samples: Sequence[Sample[Any]], reward: str) -> Iterator[RoleText]:
-    """The policy's critiques. "utility": of those that a refinement came of, see ``utility``. "verdict": of all, 1 for
-    a verdict that agrees with the rule, else 0."""
+    """The policy's critiques. "utility": of those that a refinement came of, see ``utility``, and of those that could not
+    be used. "verdict": of all, 1 for a verdict that agrees with the rule, else 0."""
     for sample in samples:
         critique = sample.critique
         if critique is None or critique.own is None:
@@ -63,7 +67,9 @@ def critic_texts(samples: Sequence[Sample[Any]], reward: str) -> Iterator[RoleTe
         critiqued = "right" if right else "wrong"
         if reward == "verdict":
             yield RoleText(CRITIC, critique.own, float(critique.own.verdict is right), critiqued)
-        elif critique.valid and sample.refinement is not None:  # the refinement was not told a fallback
+        elif not critique.valid:  # another one stood in; if nothing came of this, the policy would drift towards such
+            yield RoleText(CRITIC, critique.own, USELESS, critiqued)
+        elif sample.refinement is not None:
             yield RoleText(CRITIC, critique.own, utility(sample, sample.refinement), critiqued)
 
 

@@ -56,7 +56,7 @@ def test_a_critique_is_worth_what_comes_of_it(first: float, second: float, worth
     assert utility(response, response.refinement) == pytest.approx(worth)
 
 
-def test_utility_is_that_of_critiques_that_were_used() -> None:
+def test_utility_is_that_of_critiques_that_were_used_and_nothing_of_those_that_could_not_be() -> None:
     found = [
         refined(0, 1, Critique("no", own=words(1))),
         refined(0, 1, Critique("a fallback", valid=False, own=words(2))),
@@ -65,7 +65,8 @@ def test_utility_is_that_of_critiques_that_were_used() -> None:
         refined(0, 0, Critique("no", own=words(5))),
         refined(0, 1),
     ]
-    assert [(one.own.token_ids, one.reward) for one in critic_texts(found, "utility")] == [((1,), 1.0), ((5,), 0.0)]
+    worth = [(one.own.token_ids, one.reward) for one in critic_texts(found, "utility")]
+    assert worth == [((1,), 1.0), ((2,), 0.0), ((5,), 0.0)]
 
 
 def test_a_verdict_is_worth_its_agreement_with_the_rule() -> None:
