@@ -17,7 +17,6 @@ from recipe.critique_grpo.reward import is_correct
 from recipe.critique_grpo.rollout.rows import CRITIC, REFINER, TRANSITIONS
 from recipe.critique_grpo.rollout.sample import Sample
 
-
 USELESS = 0.0
 """Utility of a critique that could not be used: as of one that changes no score."""
 
@@ -57,8 +56,8 @@ def role_texts(samples: Sequence[Sample[Any]], options: RolesConfig) -> Iterator
 
 
 def critic_texts(samples: Sequence[Sample[Any]], reward: str) -> Iterator[RoleText]:
-    """The policy's critiques. "utility": of those that a refinement came of, see ``utility``, and of those that could not
-    be used. "verdict": of all, 1 for a verdict that agrees with the rule, else 0."""
+    """The policy's critiques. "utility": of those that a refinement came of, see ``utility``, and of those that could
+    not be used. "verdict": of all, 1 for a verdict that agrees with the rule, else 0."""
     for sample in samples:
         critique = sample.critique
         if critique is None or critique.own is None:

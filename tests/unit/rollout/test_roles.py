@@ -1,6 +1,7 @@
 """Rows that train the policy as critic or refiner: what they are worth, which there are, and whose place they take."""
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -116,13 +117,17 @@ async def test_roles_take_the_last_slots_and_refinements_the_first() -> None:
     world = World(options(roles=roles(critic=2)), (0,) * 6, (0, 1, 0, 1, 0, 0), says=critic, tokens=(1,) * 6)
     mixed = await run(world)
     assert rows(mixed)[1:4] == ["row 1", "row 2", "row 3"] and rows(mixed)[0] in ("refined row 1", "refined row 3")
-    # Of the critiques that were used, that of slot 1 alone was good for something.
+    # That of slot 1 alone was good for something: slot 3 was refined under a fallback.
     assert "critic 1: 1" in rows(mixed)[4:] and any(row.endswith(": 0") for row in rows(mixed)[4:])
     assert [sample.origin for sample in mixed.samples] == ["refinement"] + ["initial"] * 3 + ["critic"] * 2
     (record,) = mixed.record.roles
-    assert (record.role, record.rewards, record.rows, record.too_long) == ("critic", [0, 1, 0, 0, 0], 2, 0)
+    assert (record.role, record.rewards, record.rows, record.too_long) == ("critic", [0, 1, 0, 0, 0, 0], 2, 0)
     assert all(response.critique and response.critique.own is None for response in mixed.record.responses)
-    assert role_metrics([mixed.record]) == {"critic_reward": 0.2, "critic_rows": 2, "critic_too_long": 0}
+    assert role_metrics([mixed.record]) == {
+        "critic_reward": pytest.approx(1 / 6),
+        "critic_rows": 2,
+        "critic_too_long": 0,
+    }
 
 
 @pytest.mark.asyncio
@@ -159,8 +164,11 @@ async def test_right_responses_keep_their_place_and_a_wrong_one_stays_to_compare
 )
 @pytest.mark.asyncio
 async def test_no_rows_where_there_is_no_place_or_no_difference(initial: Any, again: Any) -> None:
+    def usable(subject: Subject) -> Critique:
+        return replace(critic(subject), valid=True)
+
     mixed = await run(
-        World(options(roles=roles(critic=2, refiner=2), trigger="some_failed"), initial, again, says=critic)
+        World(options(roles=roles(critic=2, refiner=2), trigger="some_failed"), initial, again, says=usable)
     )
     assert {sample.origin for sample in mixed.samples} <= {"initial", "refinement"}
     assert [record.rows for record in mixed.record.roles] == [0, 0]
