@@ -65,10 +65,13 @@ def test_critiques_are_trained_for_what_came_of_them(runs: dict[str, Any]) -> No
         critiqued = {one["critique"]["text"]: one for one in group["responses"] if one["critique"]["valid"]}
         mean = sum(row["reward"] for row in rows["critic"]) / len(rows["critic"])
         for row in rows["critic"]:
-            response = critiqued[row["text"].removesuffix("<|im_end|>")]
-            assert row["reward"] == utility(response)
-            classes[group["step"], response["correct"]] += 1
-            weighed.append(((group["step"], response["correct"]), row["advantage"] / (row["reward"] - mean)))
+            text = row["text"].removesuffix("<|im_end|>")
+            response = critiqued.get(text)
+            assert row["reward"] == (utility(response) if response else 0)
+            # One that could not be used contradicts the rule.
+            right = response["correct"] if response else text.endswith("Verdict: incorrect")
+            classes[group["step"], right] += 1
+            weighed.append(((group["step"], right), row["advantage"] / (row["reward"] - mean)))
         trained += compared(rows, "critic", weighed=True)
     assert trained, "no group had critiques of different worth"
     for (step, right), weight in weighed:  # class_decay=0: by the numbers of the step alone
