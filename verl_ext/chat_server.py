@@ -27,9 +27,7 @@ def chat_server(answer: Callable[[str], str], port: int = 0) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = (
-            True  # head and body are two packets, and the second would wait for an acknowledgement
-        )
+        disable_nagle_algorithm = True  # head and body are two packets; the second would wait
 
         def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
