@@ -25,7 +25,8 @@ BASES = ("GRPO", "SFT on answers")
 PICTURED = ("GRPO", "retry", "SFT on answers", "indicative_gt, equal weights", "indicative_gt")
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """A share in whole percent."""
     return f"{100 * value:.0f}"
 
 
@@ -65,7 +66,7 @@ def training_rows(results: Mapping[str, Sequence[Result]]) -> Iterator[list[str]
         cells = []
         for title, name in SHOWN.items():
             values = [value for run in runs if (value := run.mean_of(name)) is not None]
-            cells.append(WRITTEN.get(title, _percent)(mean(values)) if values else "-")
+            cells.append(WRITTEN.get(title, percent)(mean(values)) if values else "-")
         tokens = mean(run.tokens for run in runs)
         entropies = [run.steps[max(run.steps)].get(ENTROPY) for run in runs]
         known = [entropy for entropy in entropies if entropy is not None]
@@ -110,7 +111,7 @@ def critic_rows(results: Mapping[str, Sequence[Result]]) -> Iterator[list[str]]:
         helped = [share([run.final[family][HELPED] for run in runs]) for family in FAMILIES]
         values = [[metrics[name] for _, metrics in sorted(run.steps.items()) if name in metrics] for run in runs]
         ends = [[mean(one[:10]), mean(one[-10:])] for one in values if one]
-        told = ", ".join(_percent(mean(end)) for end in zip(*ends, strict=True)) or "-"
+        told = ", ".join(percent(mean(end)) for end in zip(*ends, strict=True)) or "-"
         yield [method, str(len(runs)), *helped, told]
 
 

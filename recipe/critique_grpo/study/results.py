@@ -80,12 +80,12 @@ def read(out: Path, earlier: Path | None = None) -> dict[str, list[Result]]:
     return {method: runs for method, runs in by_method.items() if runs}
 
 
-def tokens_by_step(steps: Mapping[int, Metrics]) -> dict[int, float]:
-    """Tokens generated up to each update, refinements included."""
+def tokens_by_step(steps: Mapping[int, Metrics], rows: int = ROWS) -> dict[int, float]:
+    """Tokens generated up to each update of so many rows, refinements included."""
     total, found = 0.0, {0: 0.0}
     for step, metrics in steps.items():
         if "response_length/mean" in metrics:
-            sampled = metrics.get("critique_grpo/tokens/sample") or ROWS * metrics["response_length/mean"]
+            sampled = metrics.get("critique_grpo/tokens/sample") or rows * metrics["response_length/mean"]
             total += sampled + metrics.get("critique_grpo/tokens/refine", 0.0)
         found[step] = total
     return found

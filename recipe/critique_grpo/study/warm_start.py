@@ -151,8 +151,8 @@ def build(out: Path, seed: int, steps: int | None = None, with_critics: bool = F
     model = build_model(words, seed)
     source = critics.practise_critics if with_critics else practice
     steps = steps or (CRITICS_STEPS if with_critics else STEPS)
-    questions = train(model, words, source(random.Random(seed)), steps)
-    hard_practised = sum(HARD in question for question in questions)
+    practised = train(model, words, source(random.Random(seed)), steps)
+    hard_practised = sum(HARD in question for question in practised)
     assert not hard_practised, "the warm start has practised what it must not"
     model.eval()
     with torch.no_grad():  # never seen; without a meaning of its own yet, but one of an operation
@@ -167,7 +167,7 @@ def build(out: Path, seed: int, steps: int | None = None, with_critics: bool = F
         "seed": seed,
         "steps": steps,
         "critics": with_critics,
-        "questions practised": len(questions),
+        "questions practised": len(practised),
         f"questions practised with {HARD}": hard_practised,
         "easy, greedy": solved(model, words, easy),
         "hard, greedy": solved(model, words, hard),
