@@ -10,6 +10,7 @@
 #   SEEDS    default: "0 1 2"
 #   STEPS    updates of a run (default: 100)
 #   WARM_START   seed of the model, which needs a folder OUT of its own (default: 0)
+#   SMOLLM2=1    the same question to SmolLM2-135M-Instruct (study/smollm2.py; OUT: outputs/study_smollm2, STEPS: 20)
 #   CRITICS=1    a model that has practised critiques of a teacher, of peers and of its own, for the methods cot, peers,
 #                self, and "self, trained critic"; with a folder OUT of its own
 #   VENV     virtual environment to make or use (default: .venv)
@@ -22,12 +23,20 @@ if [[ "${1:-}" == --quick ]]; then
   shift
   SEEDS=0 METHODS="GRPO;indicative_gt"
 fi
+IFS=';' read -ra methods <<<"${METHODS:-GRPO;indicative_gt}"
+read -ra seeds <<<"${SEEDS:-0 1 2}"
+if [[ -n "${SMOLLM2:-}" ]]; then
+  cpu_tier
+  out="$(realpath -ms "${OUT:-outputs/study_smollm2}")"
+  "$python" -m data_preprocess.smollm2 --local_save_dir "$out/model"
+  "$python" -u -m recipe.critique_grpo.study.smollm2 --out "$out" --model "$out/model" --steps "${STEPS:-20}" \
+    --methods "${methods[@]}" --seeds "${seeds[@]}" -- "$@"
+  exit
+fi
 # One core for the server: a model of this size keeps no second one busy, and each product would wait for it to be free.
 export VLLM_CPU_OMP_THREADS_BIND="${VLLM_CPU_OMP_THREADS_BIND:-$(($(nproc) - 1))}"
 cpu_tier
 out="$(realpath -ms "${OUT:-outputs/study}")"
-IFS=';' read -ra methods <<<"${METHODS:-GRPO;indicative_gt}"
-read -ra seeds <<<"${SEEDS:-0 1 2}"
 "$python" -u -m recipe.critique_grpo.study.run --out "$out" --steps "${STEPS:-100}" --methods "${methods[@]}" \
   --seeds "${seeds[@]}" --warm_start "${WARM_START:-0}" ${CRITICS:+--critics} -- "$@"
 "$python" -m recipe.critique_grpo.study.report --out "$out"

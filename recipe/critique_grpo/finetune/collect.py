@@ -61,9 +61,8 @@ class CollectingTrainer(RayCritiqueGRPOTrainer):
 
 def summary(metrics: dict[str, float]) -> str:
     """What a batch has brought, for people."""
-    right, refined, made = (
-        metrics[f"critique_grpo/{name}"] for name in ("initial_accuracy", "refinement_success", "refinements")
-    )
+    right, made = (metrics[f"critique_grpo/{name}"] for name in ("initial_accuracy", "refinements"))
+    refined = metrics.get("critique_grpo/refinement_success", 0.0)
     return f"{right:.1%} of the responses and {refined:.1%} of {made:.0f} refinements are right"
 
 

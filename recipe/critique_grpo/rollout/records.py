@@ -130,7 +130,7 @@ _WITHOUT_REFINEMENT = set(Outcome) - {Outcome.SELECTED, Outcome.NOT_SELECTED}
 
 
 def rollout_metrics(records: Sequence[GroupRecord]) -> dict[str, float]:
-    """The ``critique_grpo/*`` metrics of one rollout. Rates are 0 when there is nothing to count."""
+    """The ``critique_grpo/*`` metrics of one rollout. Means of nothing are absent: a 0 would look like a failure."""
     responses = [response for record in records for response in record.responses]
     refinements = [refinement for record in records for refinement in record.refinements]
     selected = [refinement for record in records for refinement in record.selected]
@@ -141,13 +141,9 @@ def rollout_metrics(records: Sequence[GroupRecord]) -> dict[str, float]:
         "trigger_rate": _mean([record.triggered for record in records]),
         "initial_accuracy": _mean([response.correct for response in responses]),
         "refined_fraction": len(selected) / max(len(responses), 1),
-        "refinement_success": _mean([refinement.correct for refinement in refinements]),
-        "selected_success": _mean([refinement.correct for refinement in selected]),
         "refinements": len(refinements),
         "refinements_aborted": outcomes[Outcome.ABORTED],
         "refine_tokens": sum(refinement.tokens for refinement in refinements),
-        "selected_tokens_mean": _mean([refinement.tokens for refinement in selected]),
-        "critique_valid": _mean([critique.valid for critique in critiques]),
         "critique_skipped": outcomes[Outcome.CRITIQUE_SKIPPED],
         "critique_retries": sum(critique.retries for critique in critiques),
         "critique_requests_resent": sum(critique.resent for critique in critiques),
@@ -156,6 +152,13 @@ def rollout_metrics(records: Sequence[GroupRecord]) -> dict[str, float]:
         "prompt_skipped": outcomes[Outcome.PROMPT_TOO_LONG],
         "generator_errors": outcomes[Outcome.GENERATOR_FAILED],
     }
+    of_some: dict[str, list[float]] = {
+        "refinement_success": [refinement.correct for refinement in refinements],
+        "selected_success": [refinement.correct for refinement in selected],
+        "selected_tokens_mean": [refinement.tokens for refinement in selected],
+        "critique_valid": [critique.valid for critique in critiques],
+    }
+    metrics |= {name: _mean(values) for name, values in of_some.items() if values}
     metrics |= transitions(records) | role_metrics(records) | teacher_metrics(records)
     return {f"critique_grpo/{name}": float(value) for name, value in metrics.items()}
 

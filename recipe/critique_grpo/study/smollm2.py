@@ -27,6 +27,8 @@ TRAINED, HELD_OUT = 512, 128
 """Problems of each family."""
 PROMPTS, SAMPLES = 8, 8
 EXAMPLE = "98 + 7"
+PAIRS = [(x, y) for x in range(10, 98) for y in range(1, 10) if x != 11 * y]
+"""Numbers of the problems: no other operation on two of them gives a hard answer, not even the first one first."""
 INSTRUCTION = r"Put the final answer in \boxed{}."
 TEMPLATES = {
     "refinement": "{question}\n{critique}",
@@ -73,7 +75,7 @@ def write_data(folder: Path, seed: int = 0) -> None:
     rng = random.Random(seed)
     train, held_out = [], []
     for family, operation in OPERATIONS.items():
-        pairs = rng.sample([(x, y) for x in range(10, 98) for y in range(1, 10)], TRAINED + HELD_OUT)
+        pairs = rng.sample(PAIRS, TRAINED + HELD_OUT)
         questions = [f"{x} {operation} {y}" for x, y in pairs]
         train += rows(questions[:TRAINED], family)
         held_out += rows(questions[TRAINED:], family)

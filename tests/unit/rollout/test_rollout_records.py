@@ -99,11 +99,12 @@ def test_critiques_are_counted_wherever_they_stand() -> None:
 
 
 @pytest.mark.parametrize("records", [[], [plain_group()]], ids=["no group", "no refined group"])
-def test_nothing_to_count_gives_the_same_metrics_and_no_nan(records: list[GroupRecord]) -> None:
+def test_a_mean_of_nothing_is_absent_and_no_nan(records: list[GroupRecord]) -> None:
     metrics = rollout_metrics(records)
-    assert metrics.keys() == rollout_metrics([refined_group()]).keys()
+    means = {"refinement_success", "selected_success", "selected_tokens_mean", "critique_valid"}
+    assert rollout_metrics([refined_group()]).keys() - metrics.keys() == {f"critique_grpo/{name}" for name in means}
     assert all(isinstance(value, float) and math.isfinite(value) for value in metrics.values())
-    assert metrics["critique_grpo/refinement_success"] == metrics["critique_grpo/refined_fraction"] == 0
+    assert metrics["critique_grpo/refined_fraction"] == metrics["critique_grpo/refinements"] == 0
 
 
 def test_a_record_without_texts_gives_the_same_metrics_and_reason() -> None:
