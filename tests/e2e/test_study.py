@@ -42,3 +42,16 @@ def test_two_methods_are_trained_measured_and_reported_on(tmp_path: Path, cpu_en
     run_logged(command, tmp_path / "report.log", cpu_environment, timeout=120)
     table = (tmp_path / "docs" / "results.md").read_text()
     assert "| GRPO | 1 | 0.0 | 0.0 |" in table and "| indicative_gt | +0.0 [" in table
+
+
+def test_a_language_model_is_trained_by_two_methods_and_drawn(
+    tmp_path: Path, tiny_model: Path, cpu_environment: dict[str, str]
+) -> None:
+    out = tmp_path / "study"
+    command = [sys.executable, "-u", "-m", "recipe.critique_grpo.study.smollm2", "--out", str(out)]
+    command += ["--model", str(tiny_model), "--steps", "1", "--every", "1", "--seeds", "0"]
+    printed = run_logged(command, tmp_path / "run.log", cpu_environment, timeout=600)
+    assert "| GRPO | 0 | 0: 0.0, 1: 0.0 | 0: 0.0, 1: 0.0 | - |" in printed
+    assert "| indicative_gt | 0 | 0: 0.0, 1: 0.0 | 0: 0.0, 1: 0.0 | 0 | 100 |" in printed
+    assert [run["method"] for run in json.loads((out / "smollm2.json").read_text())] == ["GRPO", "indicative_gt"]
+    assert (out / "smollm2.svg").exists()

@@ -17,7 +17,7 @@ import yaml
 
 from recipe.critique_grpo.report.metrics import read_metrics
 from recipe.critique_grpo.study.methods import HEADLINE, METHODS
-from recipe.critique_grpo.study.report import WRITTEN, percent
+from recipe.critique_grpo.study.report import WRITTEN, percent, picture
 from recipe.critique_grpo.study.results import FAMILIES, SHOWN, Result, to_json, tokens_by_step
 from recipe.critique_grpo.study.run import seeded
 from recipe.critique_grpo.trainer.in_turn import finished, train_in_turn
@@ -140,7 +140,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=str(__doc__).splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder for data, runs, and results.json")
+    parser.add_argument("--out", type=Path, required=True, help="folder for data, runs, smollm2.json and .svg")
     parser.add_argument("--model", type=Path, required=True, help="what data_preprocess.smollm2 has built")
     parser.add_argument("--methods", nargs="+", default=list(HEADLINE), choices=list(METHODS), metavar="METHOD")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -155,7 +155,8 @@ def main() -> None:
     runs = {f"{name}/{one}": [*METHODS[name], *seeded(one)] for one in arguments.seeds for name in arguments.methods}
     train_in_turn([*settings, *arguments.overrides], runs, out / "runs")
     done = read(out)
-    (out / "results.json").write_text(json.dumps([to_json(run) for run in done]) + "\n", encoding="utf-8")
+    (out / "smollm2.json").write_text(json.dumps([to_json(run) for run in done]) + "\n", encoding="utf-8")
+    picture({name: [run for run in done if run.method == name] for name in arguments.methods}, out / "smollm2.svg")
     for row in table(done):
         print("| " + " | ".join(row) + " |")
 
