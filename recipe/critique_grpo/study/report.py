@@ -211,7 +211,7 @@ def _parts(out: Path, results: Mapping[str, Sequence[Result]]) -> Iterator[str]:
     blocks.append(panel("Hard problems, by tokens generated", "tokens", "accuracy", tokens))
     for title, name in {**SHOWN, "entropy": ENTROPY}.items():
         if found := metric_curves(results, name):
-            blocks.append(panel(title.capitalize(), "updates", "", found))
+            blocks.append(panel(title.removesuffix(" %").capitalize(), "updates", "", found))
     yield f'<div class="curves">{"".join(blocks)}</div>'
     facts = json.loads((out / "model" / "warm_start.json").read_text(encoding="utf-8"))
     yield f"<h2>Before training</h2>{table([name, _plain(value)] for name, value in facts.items())}"
