@@ -156,7 +156,8 @@ def main() -> None:
     train_in_turn([*settings, *arguments.overrides], runs, out / "runs")
     done = read(out)
     (out / "smollm2.json").write_text(json.dumps([to_json(run) for run in done]) + "\n", encoding="utf-8")
-    picture({name: [run for run in done if run.method == name] for name in arguments.methods}, out / "smollm2.svg")
+    methods = dict.fromkeys(run.method for run in done)  # a run that failed is not among them
+    picture({name: [run for run in done if run.method == name] for name in methods}, out / "smollm2.svg")
     for row in table(done):
         print("| " + " | ".join(row) + " |")
 
