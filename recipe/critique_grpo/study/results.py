@@ -71,13 +71,19 @@ def read(out: Path, earlier: Path | None = None) -> dict[str, list[Result]]:
     for method in METHODS:
         for run in sorted((out / "runs" / method).glob("*")):
             if finished(run) and (run / FINAL).exists():
-                final = json.loads((run / FINAL).read_text(encoding="utf-8"))
-                facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
-                steps = read_metrics(run)
-                tokens = max(tokens_by_step(steps).values())
-                found[method, int(run.name)] = Result(method, int(run.name), steps, tokens, final, facts)
+                found[method, int(run.name)] = read_run(run)
     by_method = {method: [found[key] for key in sorted(found) if key[0] == method] for method in METHODS}
     return {method: runs for method, runs in by_method.items() if runs}
+
+
+def read_run(run: Path, rows: int = ROWS) -> Result:
+    """A finished run of ``rows`` rows an update, from its folder ``METHOD/SEED``."""
+    final = run / FINAL
+    measured = json.loads(final.read_text(encoding="utf-8")) if final.exists() else {}
+    facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    steps = read_metrics(run)
+    tokens = max(tokens_by_step(steps, rows).values())
+    return Result(run.parent.name, int(run.name), steps, tokens, measured, facts)
 
 
 def tokens_by_step(steps: Mapping[int, Metrics], rows: int = ROWS) -> dict[int, float]:

@@ -15,10 +15,9 @@ from typing import Any
 
 import yaml
 
-from recipe.critique_grpo.report.metrics import read_metrics
 from recipe.critique_grpo.study.methods import HEADLINE, METHODS
 from recipe.critique_grpo.study.report import WRITTEN, percent, picture
-from recipe.critique_grpo.study.results import FAMILIES, SHOWN, Result, to_json, tokens_by_step
+from recipe.critique_grpo.study.results import FAMILIES, SHOWN, Result, read_run, to_json
 from recipe.critique_grpo.study.run import seeded
 from recipe.critique_grpo.trainer.in_turn import finished, train_in_turn
 
@@ -114,13 +113,8 @@ def common(folder: Path, model: Path, steps: int, every: int) -> list[str]:
 
 def read(out: Path) -> list[Result]:
     """All finished runs, in the order of ``METHODS``."""
-    found = []
-    for method in METHODS:
-        for run in filter(finished, sorted((out / "runs" / method).glob("*"))):
-            steps, facts = read_metrics(run), json.loads((run / "run.json").read_text(encoding="utf-8"))
-            tokens = max(tokens_by_step(steps, PROMPTS * SAMPLES).values())
-            found.append(Result(method, int(run.name), steps, tokens, {}, facts))
-    return found
+    folders = (run for method in METHODS for run in sorted((out / "runs" / method).glob("*")))
+    return [read_run(run, PROMPTS * SAMPLES) for run in folders if finished(run)]
 
 
 def table(runs: Sequence[Result]) -> Iterator[list[str]]:
