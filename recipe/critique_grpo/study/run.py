@@ -32,9 +32,6 @@ ROWS = PROMPTS * SAMPLES
 
 def write_data(folder: Path, seed: int = 0) -> None:
     """train.parquet (both families, mixed), val.parquet (held out, both), templates.yaml."""
-    import pandas as pd
-
-    folder.mkdir(parents=True, exist_ok=True)
     rng = random.Random(seed)
     train, held_out = [], []
     for family, operation in (("easy", problems.EASY), ("hard", problems.HARD)):
@@ -42,9 +39,18 @@ def write_data(folder: Path, seed: int = 0) -> None:
         train += problems.rows(trained, family)
         held_out += problems.rows(problems.distinct(operation, HELD_OUT, rng, frozenset(trained)), family)
     rng.shuffle(train)
+    write_files(folder, train, held_out, {**problems.TEMPLATES, **critics.CRITIC_TEMPLATES})
+
+
+def write_files(
+    folder: Path, train: list[dict[str, Any]], held_out: list[dict[str, Any]], templates: dict[str, str]
+) -> None:
+    """What runs read: two files of verl's parquet rows, and the wording of critiques."""
+    import pandas as pd
+
+    folder.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(train).to_parquet(folder / "train.parquet")
     pd.DataFrame(held_out).to_parquet(folder / "val.parquet")
-    templates = {**problems.TEMPLATES, **critics.CRITIC_TEMPLATES}
     (folder / "templates.yaml").write_text(yaml.safe_dump(templates), encoding="utf-8")
 
 

@@ -13,12 +13,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from recipe.critique_grpo.study.methods import HEADLINE, METHODS
 from recipe.critique_grpo.study.report import WRITTEN, percent, picture
 from recipe.critique_grpo.study.results import FAMILIES, SHOWN, Result, read_run, to_json
-from recipe.critique_grpo.study.run import seeded
+from recipe.critique_grpo.study.run import seeded, write_files
 from recipe.critique_grpo.trainer.in_turn import finished, train_in_turn
 
 OPERATIONS = {"easy": "+", "hard": "@"}
@@ -68,9 +66,6 @@ def rows(questions: list[str], family: str) -> list[dict[str, Any]]:
 
 def write_data(folder: Path, seed: int = 0) -> None:
     """train.parquet (both families, mixed), val.parquet (held out, both), templates.yaml."""
-    import pandas as pd
-
-    folder.mkdir(parents=True, exist_ok=True)
     rng = random.Random(seed)
     train, held_out = [], []
     for family, operation in OPERATIONS.items():
@@ -79,9 +74,7 @@ def write_data(folder: Path, seed: int = 0) -> None:
         train += rows(questions[:TRAINED], family)
         held_out += rows(questions[TRAINED:], family)
     rng.shuffle(train)
-    pd.DataFrame(train).to_parquet(folder / "train.parquet")
-    pd.DataFrame(held_out).to_parquet(folder / "val.parquet")
-    (folder / "templates.yaml").write_text(yaml.safe_dump(TEMPLATES), encoding="utf-8")
+    write_files(folder, train, held_out, TEMPLATES)
 
 
 def common(folder: Path, model: Path, steps: int, every: int) -> list[str]:
