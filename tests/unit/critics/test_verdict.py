@@ -116,6 +116,6 @@ def test_thoughts_are_not_what_is_said(answer: str, said: str | None) -> None:
 @pytest.mark.parametrize("letter", ["*", " ", "\n", "verdict", "verdict:", "\\boxed{", "Verdict: correct\n", "<|a|>"])
 def test_no_answer_takes_long(letter: str) -> None:
     answer = letter * (1_000_000 // len(letter)) + "so"
-    started = time.perf_counter()
+    started = time.process_time()
     assert parse_verdict(answer) is None
-    assert time.perf_counter() - started < 3
+    assert time.process_time() - started < 3

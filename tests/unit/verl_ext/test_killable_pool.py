@@ -58,7 +58,7 @@ def test_timeout_kills_the_child_and_the_next_call_is_fine(pool: KillablePool, c
     start = time.monotonic()
     with pytest.raises(CallTimeout, match=r"0\.5 s"):
         pool.call(*call)
-    assert 0.5 <= time.monotonic() - start < 2
+    assert 0.5 <= time.monotonic() - start < 10
     assert not Path(f"/proc/{child}").exists(), "the child must be reaped, not left as a zombie"
     assert pool.call("echo", 1) == 1
     assert (pool.stats.calls, pool.stats.timeouts) == (3, 1)
@@ -107,12 +107,12 @@ def test_many_threads_get_their_own_answers(pool: KillablePool) -> None:
 
 
 def test_workers_run_at_the_same_time_and_waiting_does_not_count() -> None:
-    pool = KillablePool("pool_targets:dispatch", workers=2, timeout_s=0.6)
+    pool = KillablePool("pool_targets:dispatch", workers=2, timeout_s=1.5)
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(lambda _: pool.call("pid"), range(4)))
         start = time.monotonic()
-        assert list(threads.map(lambda _: pool.call("sleep", 0.4), range(4))) == ["slept"] * 4
-        assert time.monotonic() - start < 1.4
+        assert list(threads.map(lambda _: pool.call("sleep", 1.0), range(4))) == ["slept"] * 4
+        assert time.monotonic() - start < 3.5
     pool.close()
 
 
