@@ -1,18 +1,24 @@
 """verl's agent-loop manager for mixed groups: hands whole groups to the workers, and their records to the trainer."""
 
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import numpy as np
 from verl import DataProto
 from verl.experimental.agent_loop.agent_loop import AgentLoopManager
 from verl.utils.ray_utils import auto_await
+from verl.workers.rollout.llm_server import LLMServerClient
 
 from recipe.critique_grpo.rollout.records import GroupRecord
 from recipe.critique_grpo.rollout.stage_clock import StageTimes
 from recipe.critique_grpo.rollout.worker import RECORD, TIMES, CritiqueRefinementWorker
 from recipe.critique_grpo.rollout.written import NEUTRAL
 from verl_ext.early_actor import actor_class
+from verl_ext.in_process import InProcess, RewardWorker, with_own_balancer
+
+GRADER = "pkg://recipe.critique_grpo.reward"
+"""This recipe's own reward function, as the configuration names it."""
 
 
 class WholeGroups(DataProto):
@@ -29,10 +35,17 @@ class CritiqueRefinementManager(AgentLoopManager):
     """verl's manager with our workers and whole groups; ``take_records`` hands over what happened in the groups."""
 
     worker_class: type[CritiqueRefinementWorker] = CritiqueRefinementWorker
+    llm_client: LLMServerClient
+    reward_loop_worker_handles: list[Any] | None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.agent_loop_workers_class = actor_class(self.worker_class)
         super().__init__(*args, **kwargs)
+        self.llm_client = with_own_balancer(self.llm_client, self.rollout_config.agent.num_workers)
+        # This recipe's grader leaves to children what may take long or crash; another function stays where verl has it.
+        own_grader = self.config.reward.custom_reward_function.path == GRADER
+        if self.config.trainer.device == "cpu" and own_grader and self.reward_loop_worker_handles is not None:
+            self.reward_loop_worker_handles = [InProcess(partial(RewardWorker, self.config))]
         self._records: list[GroupRecord] = []
         self._times: list[StageTimes] = []
 
