@@ -6,7 +6,9 @@
 #
 #   OUT     where model, data and results go (default: outputs/bench_step); finished runs are kept
 #   ROUNDS  alternating rounds (default: 5; half an hour for each model on 2 cores)
-#   CASES   which models: "quickstart long" by default
+#   CASES   "quickstart long" by default; family: what each option of the family costs against the default, on the study's
+#           model that has practised critiques
+#   STUDY   for family: the folder of "CRITICS=1 bash scripts/study.sh" (default: outputs/study_critics)
 #   VENV    virtual environment to make or use (default: .venv)
 set -euo pipefail
 
@@ -40,6 +42,18 @@ for case in ${CASES:-quickstart long}; do
         critique_grpo.refinement.max_prompt_length=768 actor_rollout_ref.actor.ppo_mini_batch_size=8 \
         actor_rollout_ref.actor.ppo_max_token_len_per_gpu=8192 actor_rollout_ref.rollout.max_model_len=1400 \
         reward.custom_reward_function.path=pkg://recipe.critique_grpo.bench.reward "$@"
+      ;;
+    family)
+      study="$(realpath -ms "${STUDY:-outputs/study_critics}")"
+      [[ -f "$study/model/warm_start.json" ]] ||
+        die "$study has no model. OUT=$study CRITICS=1 METHODS=GRPO SEEDS=0 STEPS=1 bash scripts/study.sh makes one"
+      # One core for the server, as in study.sh.
+      VLLM_CPU_OMP_THREADS_BIND="$(($(nproc) - 1))" bench family "$study/model" --designs family \
+        --data "$study/data/train.parquet" data.train_batch_size=16 data.max_prompt_length=40 \
+        data.max_response_length=20 critique_grpo.critique.templates="'$study/data/templates.yaml'" \
+        critique_grpo.refinement.max_prompt_length=88 actor_rollout_ref.actor.ppo_mini_batch_size=16 \
+        actor_rollout_ref.actor.ppo_max_token_len_per_gpu=8192 actor_rollout_ref.rollout.max_num_seqs=256 \
+        actor_rollout_ref.rollout.max_model_len=128 "$@"
       ;;
     *) die "CASES: there is no case $case" ;;
   esac

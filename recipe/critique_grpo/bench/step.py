@@ -1,4 +1,5 @@
-"""Compare a training step with verl's own GRPO step, and each saving by itself, in alternating rounds of one start.
+"""Compare a training step with verl's own GRPO step, and each saving by itself, in alternating rounds of one start;
+or the options of the family with the default (``--designs family``).
 
     python -m recipe.critique_grpo.bench.step --model MODEL --data train.parquet --out outputs/bench_step
 
@@ -8,6 +9,7 @@ A round takes one step with every design, from the same weights on the same data
 import argparse
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,7 +24,7 @@ NO_OLD, NO_DEAD = "critique_grpo.skip.old_log_prob=never", "critique_grpo.skip.z
 ALWAYS = ["critique_grpo.refinement.trigger=always"]
 ROW_BY_ROW = "nothing saved"
 """The design whose prompts are not shared either: verl's own engine."""
-DESIGNS: dict[str, list[str]] = {
+SAVINGS: dict[str, list[str]] = {
     "verl's GRPO": VERLS_GRPO,
     ROW_BY_ROW: [NO_OLD, NO_DEAD],
     "shared prompts alone": [NO_OLD, NO_DEAD],
@@ -32,6 +34,27 @@ DESIGNS: dict[str, list[str]] = {
     "all savings, trigger always": ALWAYS,
 }
 """On a CPU verl's GRPO shares prompts too. The third to fifth: on top of shared prompts, each of the others alone."""
+SELF = ["critique_grpo.critique.type=self", "critique_grpo.critique.max_tokens=16"]
+SELF += ["critique_grpo.critique.fallback=indicative", "critique_grpo.critique.failure_budget=1.0"]
+FAMILY: dict[str, list[str]] = {
+    "default": [],
+    "trigger=always": ALWAYS,
+    "show_response=false": ["critique_grpo.refinement.show_response=false"],
+    "shaping=calibrated": ["critique_grpo.loss.shaping=calibrated"],
+    "ema_std_decay=0.99": ["critique_grpo.advantage.ema_std_decay=0.99"],
+    "distil_coef=0.1": ["critique_grpo.advantage.distil_coef=0.1"],
+    "type=peers, trigger=some_failed": [
+        "critique_grpo.critique.type=peers",
+        "critique_grpo.refinement.trigger=some_failed",
+    ],
+    "type=indicative_gt, trigger=some_failed": ["critique_grpo.refinement.trigger=some_failed"],
+    "type=self": SELF,
+    "type=self, roles.critic.rows=2": [*SELF, "critique_grpo.roles.critic.rows=2"],
+    "roles.refiner.rows=2": ["critique_grpo.roles.refiner.rows=2"],
+}
+"""Options of the family (docs/family.md), each beside what it is to be compared with."""
+DESIGNS = {"savings": SAVINGS, "family": FAMILY}
+BASE = {"savings": "verl's GRPO", "family": "default"}
 STAGES = {
     "rollout": "timing_s/gen",
     "old log-probs": "timing_s/old_log_prob",
@@ -71,7 +94,7 @@ class StepTrainer(InTurnTrainer):
         if self._row_by_row:
             return int(tokens.sum())
         responses = batch.batch["response_mask"].sum(-1)
-        prompts = dict(zip(batch.non_tensor_batch["uid"], (tokens - responses).tolist(), strict=True))
+        prompts = dict(zip(map(tuple, batch.batch["prompts"].tolist()), (tokens - responses).tolist(), strict=True))
         return sum(prompts.values()) + int(responses.sum())
 
 
@@ -84,7 +107,9 @@ class StepRunner:
         run_task(config, StepTrainer)
 
 
-def measure(model: Path, data: Path, out: Path, rounds: int, settings: Sequence[str]) -> None:
+def measure(
+    designs: Mapping[str, list[str]], model: Path, data: Path, out: Path, rounds: int, settings: Sequence[str]
+) -> None:
     """Train every design in every round; each leaves its metrics in ``out``."""
     common = [
         "tier=cpu",
@@ -103,21 +128,21 @@ def measure(model: Path, data: Path, out: Path, rounds: int, settings: Sequence[
     ]
     # The first step of a process finds its memory and caches cold, and does not count.
     runs: dict[str, Any] = {"cold": []}
-    runs |= {f"{number} {name}": overrides for number in range(rounds) for name, overrides in DESIGNS.items()}
+    runs |= {f"{number} {name}": overrides for number in range(rounds) for name, overrides in designs.items()}
     train_in_turn(common, runs, out, StepRunner)
 
 
-def seconds(out: Path, rounds: int) -> dict[str, list[dict[str, float]]]:
+def seconds(designs: Iterable[str], out: Path, rounds: int) -> dict[str, list[dict[str, float]]]:
     """By design, for each round: the seconds of each stage, and which share of rows and groups they are about."""
     found: dict[str, list[dict[str, float]]] = {}
-    for name in DESIGNS:
+    for name in designs:
         for number in range(rounds):
             metrics = out / f"{number} {name}" / "metrics.jsonl"
             data = json.loads(metrics.read_text(encoding="utf-8").splitlines()[0])["data"]
-            row = {stage: data[metric] for stage, metric in STAGES.items()}
+            row = {stage: data.get(metric, float("nan")) for stage, metric in STAGES.items()}
             row["tokens updated"] = data.get("bench/update_tokens", float("nan"))
             row["tokens generated"] = sum(
-                data.get(f"critique_grpo/tokens/{stage}", 0.0) for stage in ("sample", "refine")
+                data.get(f"critique_grpo/tokens/{stage}", 0.0) for stage in ("sample", "critique", "refine")
             )
             row["dead rows"] = data.get("critique_grpo/zero_advantage_fraction", 0.0)
             row["refined groups"] = data.get("critique_grpo/trigger_rate", 0.0)
@@ -131,7 +156,8 @@ def table(found: Mapping[str, Sequence[Mapping[str, float]]], base: str) -> Iter
     yield "|---|" + "---|" * (len(STAGES) + 4)
     for name, rows in found.items():
         ratios = [row["step"] / other["step"] for row, other in zip(rows, found[base], strict=True)]
-        cells = " | ".join(f"{median(row[stage] for row in rows):.1f}" for stage in STAGES)
+        times = (median(row[stage] for row in rows) for stage in STAGES)
+        cells = " | ".join("-" if isnan(took) else f"{took:.1f}" for took in times)
         tokens = " | ".join(f"{rows[-1][kind]:.0f}" for kind in ("tokens generated", "tokens updated"))
         yield f"| {name} | {cells} | {median(ratios):.2f} | {min(ratios):.2f}-{max(ratios):.2f} | {tokens} |"
 
@@ -152,15 +178,21 @@ def arithmetic(prompt: float, response: float, dead: float, *, n: int = 8) -> di
     }
 
 
-def report(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
-    """The measured tables, and what they mean for a 7B model by counting."""
-    ours = found["all savings"][0]
-    lines = [
-        f"{len(found['all savings'])} alternating rounds; {ours['dead rows']:.0%} of the rows have no advantage, "
+def head(found: Mapping[str, Sequence[Mapping[str, float]]], name: str, base: str) -> list[str]:
+    """The measured table; what its batch was like, by a design that refines."""
+    ours = found[name][0]
+    return [
+        f"{len(found[name])} alternating rounds; {ours['dead rows']:.0%} of the rows have no advantage, "
         f"{ours['refined groups']:.0%} of the groups are refined.",
         "",
-        *table(found, "verl's GRPO"),
+        *table(found, base),
         "",
+    ]
+
+
+def counted() -> list[str]:
+    """What savings mean for a 7B model, by counting."""
+    lines = [
         "Log-probs and update of a 7B model, prompts of 200 and responses of 2000 tokens, by counting tokens "
         "(forward 1, backward 2; one mini-batch a step), as a ratio to verl's GRPO:",
         "",
@@ -170,7 +202,7 @@ def report(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     for dead in (0.2, 0.4, 0.6):
         shares = arithmetic(200, 2000, dead)
         lines.append(f"| {dead:.0%} | " + " | ".join(f"{value:.2f}" for value in list(shares.values())[1:]) + " |")
-    return "\n".join(lines) + "\n"
+    return [*lines, ""]
 
 
 def main() -> None:
@@ -182,13 +214,17 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="parquet file")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results; finished runs are kept")
     parser.add_argument("--rounds", type=int, default=5, help="alternating rounds")
+    parser.add_argument("--designs", choices=list(DESIGNS), default="savings", help="what is compared")
     parser.add_argument("settings", nargs="*", help="Hydra overrides of all designs: batch, lengths")
     arguments = parser.parse_args()
-    measure(arguments.model, arguments.data, arguments.out, arguments.rounds, arguments.settings)
-    found = seconds(arguments.out, arguments.rounds)
-    (arguments.out / "step.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
-    text = report(found)
-    (arguments.out / "step.md").write_text(text, encoding="utf-8")
+    out, rounds, designs, base = arguments.out, arguments.rounds, DESIGNS[arguments.designs], BASE[arguments.designs]
+    measure(designs, arguments.model, arguments.data, out, rounds, arguments.settings)
+    found = seconds(designs, out, rounds)
+    (out / "step.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+    savings = designs is SAVINGS
+    lines = head(found, "all savings" if savings else base, base) + (counted() if savings else [])
+    text = "\n".join(lines)
+    (out / "step.md").write_text(text, encoding="utf-8")
     print(text)
 
 
