@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from omegaconf import DictConfig
 from verl import DataProto
 from verl.experimental.agent_loop.agent_loop import AgentLoopManager
 from verl.utils.ray_utils import auto_await
@@ -18,7 +19,16 @@ from verl_ext.early_actor import actor_class
 from verl_ext.in_process import InProcess, RewardWorker, with_own_balancer
 
 GRADER = "pkg://recipe.critique_grpo.reward"
-"""This recipe's own reward function, as the configuration names it."""
+MANAGER = f"{__name__}.CritiqueRefinementManager"
+"""This recipe's reward function and rollout manager, as the configuration names them."""
+
+
+def scores_in_process(config: DictConfig) -> bool:
+    """Whether rollout workers score the responses themselves: on a CPU, whose cores verl's reward workers would want,
+    and with this recipe's grader, which leaves to children what may take long or crash."""
+    reward, manager = config.reward, config.actor_rollout_ref.rollout.agent.get("agent_loop_manager_class")
+    ours = manager == MANAGER and reward.custom_reward_function.path == GRADER
+    return config.trainer.device == "cpu" and ours and not reward.reward_model.enable
 
 
 class WholeGroups(DataProto):
@@ -42,9 +52,7 @@ class CritiqueRefinementManager(AgentLoopManager):
         self.agent_loop_workers_class = actor_class(self.worker_class)
         super().__init__(*args, **kwargs)
         self.llm_client = with_own_balancer(self.llm_client, self.rollout_config.agent.num_workers)
-        # This recipe's grader leaves to children what may take long or crash; another function stays where verl has it.
-        own_grader = self.config.reward.custom_reward_function.path == GRADER
-        if self.config.trainer.device == "cpu" and own_grader and self.reward_loop_worker_handles is not None:
+        if scores_in_process(self.config):
             self.reward_loop_worker_handles = [InProcess(partial(RewardWorker, self.config))]
         self._records: list[GroupRecord] = []
         self._times: list[StageTimes] = []

@@ -19,6 +19,7 @@ from recipe.critique_grpo.option_values import from_config
 from recipe.critique_grpo.options import LOSS_MODE
 from recipe.critique_grpo.report.metrics import accuracy as validation_accuracy
 from recipe.critique_grpo.reward import FLAGS
+from recipe.critique_grpo.rollout.manager import scores_in_process
 from recipe.critique_grpo.rollout.records import GroupRecord, dump_rollout, rollout_metrics
 from recipe.critique_grpo.rollout.rows import INITIAL, ROLES, TEACHER
 from recipe.critique_grpo.rollout.stage_clock import stage_metrics
@@ -75,7 +76,9 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
         self.watch = RunWatch(self.options.refines)
 
     def init_workers(self) -> None:
-        """Start verl's workers, then give the actor its loss."""
+        """Start verl's workers, those that have something to do; then give the actor its loss."""
+        if scores_in_process(self.config):
+            self.config.reward.num_workers = 0
         super().init_workers()
         self.actor_rollout_wg.update_actor = with_mini_batch_rows(self.actor_rollout_wg.update_actor)
         if self.shaped:
