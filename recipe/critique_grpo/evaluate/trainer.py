@@ -5,17 +5,18 @@ from typing import Any
 
 import ray
 from omegaconf import open_dict
-from verl.experimental.agent_loop.agent_loop import AgentLoopManager, AgentLoopWorker
+from verl.experimental.agent_loop.agent_loop import AgentLoopManager
 from verl.trainer.ppo.ray_trainer import RayPPOTrainer
 from verl.trainer.ppo.utils import create_rl_dataset
 
 from recipe.critique_grpo.evaluate.plan import MissingRun, keep, read_missing
+from verl_ext.agent_loops import QuickLoopWorker
 from verl_ext.early_actor import actor_class
 
 GREEDY = {"temperature": 0.0, "top_p": 1.0, "top_k": -1}
 
 
-class EvaluationWorker(AgentLoopWorker):
+class EvaluationWorker(QuickLoopWorker):
     """verl's agent-loop worker; validates greedily or as configured, whichever was asked for last."""
 
     greedy = False

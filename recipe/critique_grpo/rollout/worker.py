@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import torch
 from omegaconf import DictConfig
 from verl import DataProto
-from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, AgentLoopWorker, _InternalAgentLoopOutput
+from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, _InternalAgentLoopOutput
 from verl.workers.rollout.llm_server import LLMServerClient
 
 from recipe.critique_grpo.critics import OwnWords, declared_templates, make_critic
@@ -49,6 +49,7 @@ from recipe.critique_grpo.rollout.written import (
     role_output,
     written_output,
 )
+from verl_ext.agent_loops import QuickLoopWorker
 from verl_ext.console_log import warn_on_console
 from verl_ext.turnstile import Turnstile
 
@@ -60,7 +61,7 @@ TIMES = "stage_times"
 Row: TypeAlias = _InternalAgentLoopOutput
 
 
-class CritiqueRefinementWorker(AgentLoopWorker):
+class CritiqueRefinementWorker(QuickLoopWorker):
     """verl's agent-loop worker whose training groups are critiqued and refined as soon as they are scored."""
 
     def __init__(self, config: DictConfig, llm_client: LLMServerClient, *args: Any, **kwargs: Any) -> None:
@@ -301,9 +302,8 @@ class CritiqueRefinementWorker(AgentLoopWorker):
     def _postprocess(self, inputs: list[Row], *args: Any, **kwargs: Any) -> DataProto:
         """verl's batch plus ``refinement_mask``, a (bs,) bool tensor, log-probs where they are kept, records, times."""
         for row in inputs:
-            row.extra_fields.pop(FEEDBACK, None)
-            row.extra_fields.pop(REQUEST, None)
-            row.extra_fields = {**NEUTRAL, **row.extra_fields}  # where the stage has no part
+            kept = {name: value for name, value in row.extra_fields.items() if name not in (FEEDBACK, REQUEST)}
+            row.extra_fields = {**NEUTRAL, **kept}  # where the stage has no part
         behaviour = [row.extra_fields.pop(BEHAVIOUR, None) for row in inputs]
         first = inputs[0].extra_fields
         first[TIMES], first[RECORD] = self.clock.times(), first.get(RECORD)
