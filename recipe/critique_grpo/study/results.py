@@ -27,7 +27,8 @@ ENTROPY = "actor/entropy"
 KEPT = (
     *(f"val-core/study/{family}/acc/mean@1" for family in FAMILIES),
     *SHOWN.values(),
-    *("response_length/mean", "critique_grpo/tokens/sample", "critique_grpo/tokens/refine"),
+    "response_length/mean",
+    *(f"critique_grpo/tokens/{stage}" for stage in ("sample", "critique", "refine")),
     ENTROPY,
 )
 """Metrics in ``results.json``."""
@@ -87,12 +88,12 @@ def read_run(run: Path, rows: int = ROWS) -> Result:
 
 
 def tokens_by_step(steps: Mapping[int, Metrics], rows: int = ROWS) -> dict[int, float]:
-    """Tokens generated up to each update of so many rows, refinements included."""
+    """Tokens generated up to each update of so many rows, critiques and refinements included."""
     total, found = 0.0, {0: 0.0}
     for step, metrics in steps.items():
         if "response_length/mean" in metrics:
             sampled = metrics.get("critique_grpo/tokens/sample") or rows * metrics["response_length/mean"]
-            total += sampled + metrics.get("critique_grpo/tokens/refine", 0.0)
+            total += sampled + sum(metrics.get(f"critique_grpo/tokens/{more}", 0.0) for more in ("critique", "refine"))
         found[step] = total
     return found
 

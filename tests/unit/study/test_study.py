@@ -18,6 +18,7 @@ from recipe.critique_grpo.study.final import HELPED, KS
 from recipe.critique_grpo.study.methods import CRITICS, METHODS
 from recipe.critique_grpo.study.practice import Conversation, practice
 from recipe.critique_grpo.study.problems import EASY, HARD, PRACTISED, Problem, distinct
+from recipe.critique_grpo.study.results import tokens_by_step
 from recipe.critique_grpo.study.run import common, seeded, write_data
 from recipe.critique_grpo.study.warm_start import encode
 from recipe.critique_grpo.trainer.in_turn import CONFIG, check_same_start
@@ -274,3 +275,14 @@ def test_an_answer_counts_as_in_training_whatever_follows_its_box(monkeypatch: p
     monkeypatch.setattr(warm_start, "written", lambda *_: texts)
     right = warm_start.right_answers(nn.Identity(), None, ["307@129"] * 4, ["426"] * 4)
     assert right[:, 0].tolist() == [True, True, False, False]
+
+
+def test_all_that_a_run_generates_is_counted() -> None:
+    plain: dict[str, float] = {"response_length/mean": 10.0}
+    ours = {
+        "response_length/mean": 9.0,
+        "critique_grpo/tokens/sample": 80.0,
+        "critique_grpo/tokens/critique": 5.0,
+        "critique_grpo/tokens/refine": 7.0,
+    }
+    assert tokens_by_step({0: {}, 1: plain, 2: ours}, rows=8) == {0: 0.0, 1: 80.0, 2: 172.0}
