@@ -70,10 +70,10 @@ def with_own_balancer(client: LLMServerClient, workers: int) -> LLMServerClient:
         client: is left as it is.
         workers: processes that will use it.
     """
-    if workers > 1 or client.config.actor_rollout_ref.rollout.router_config_path:
-        return client
     balancer = client._load_balancer
-    if len(ray.get(balancer.get_all_servers.remote())) > 1:
+    if workers > 1 or balancer is None or client.config.actor_rollout_ref.rollout.router_config_path:
+        return client
+    if len(ray.get(balancer.get_all_servers.remote())) != 1:
         return client
     name, server = ray.get(balancer.acquire_server.remote(request_id=""))
     ray.get(balancer.release_server.remote(server_id=name))
