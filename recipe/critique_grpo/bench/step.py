@@ -17,6 +17,7 @@ from typing import Any
 import ray
 from verl import DataProto
 
+from recipe.critique_grpo.study.methods import STRICT
 from recipe.critique_grpo.trainer.in_turn import VERLS_GRPO, InTurnTrainer, train_in_turn
 from recipe.critique_grpo.trainer.runner import run_task
 
@@ -34,8 +35,8 @@ SAVINGS: dict[str, list[str]] = {
     "all savings, trigger always": ALWAYS,
 }
 """On a CPU verl's GRPO shares prompts too. The third to fifth: on top of shared prompts, each of the others alone."""
-SELF = ["critique_grpo.critique.type=self", "critique_grpo.critique.max_tokens=16"]
-SELF += ["critique_grpo.critique.fallback=indicative", "critique_grpo.critique.failure_budget=1.0"]
+SOME = ["critique_grpo.refinement.trigger=some_failed"]
+SELF = ["critique_grpo.critique.type=self", "critique_grpo.critique.max_tokens=16", *STRICT]
 FAMILY: dict[str, list[str]] = {
     "default": [],
     "trigger=always": ALWAYS,
@@ -43,18 +44,15 @@ FAMILY: dict[str, list[str]] = {
     "shaping=calibrated": ["critique_grpo.loss.shaping=calibrated"],
     "ema_std_decay=0.99": ["critique_grpo.advantage.ema_std_decay=0.99"],
     "distil_coef=0.1": ["critique_grpo.advantage.distil_coef=0.1"],
-    "type=peers, trigger=some_failed": [
-        "critique_grpo.critique.type=peers",
-        "critique_grpo.refinement.trigger=some_failed",
-    ],
-    "type=indicative_gt, trigger=some_failed": ["critique_grpo.refinement.trigger=some_failed"],
+    "type=peers, trigger=some_failed": ["critique_grpo.critique.type=peers", *SOME],
+    "type=indicative_gt, trigger=some_failed": SOME,
     "type=self": SELF,
     "type=self, roles.critic.rows=2": [*SELF, "critique_grpo.roles.critic.rows=2"],
     "roles.refiner.rows=2": ["critique_grpo.roles.refiner.rows=2"],
 }
 """Options of the family (docs/family.md), each beside what it is to be compared with."""
 DESIGNS = {"savings": SAVINGS, "family": FAMILY}
-BASE = {"savings": "verl's GRPO", "family": "default"}
+"""The first of each is what the others are compared with."""
 STAGES = {
     "rollout": "timing_s/gen",
     "old log-probs": "timing_s/old_log_prob",
@@ -217,7 +215,8 @@ def main() -> None:
     parser.add_argument("--designs", choices=list(DESIGNS), default="savings", help="what is compared")
     parser.add_argument("settings", nargs="*", help="Hydra overrides of all designs: batch, lengths")
     arguments = parser.parse_args()
-    out, rounds, designs, base = arguments.out, arguments.rounds, DESIGNS[arguments.designs], BASE[arguments.designs]
+    out, rounds, designs = arguments.out, arguments.rounds, DESIGNS[arguments.designs]
+    base = next(iter(designs))
     measure(designs, arguments.model, arguments.data, out, rounds, arguments.settings)
     found = seconds(designs, out, rounds)
     (out / "step.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
