@@ -16,6 +16,9 @@ pytestmark = pytest.mark.unit
 
 KEYS = {"score", "acc", "pred", *FLAGS}
 TIMEOUT_S = 2.0
+AT_ONCE_S = (
+    10.0  # of CPU, on a slow machine too: what these bounds are to catch takes minutes, or the memory of the machine
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -127,7 +130,7 @@ def test_hostile_answer_is_wrong_at_once(answer: str) -> None:
     start = time.process_time()
     result = compute_score("test", rf"\boxed{{{answer}}}", "2")
     assert (result["score"], result["too_complex"], result["grader_timeout"]) == (0.0, 1.0, 0.0)
-    assert time.process_time() - start < 0.5
+    assert time.process_time() - start < AT_ONCE_S
     assert compute_score("test", rf"\boxed{{{answer}}}", answer)["score"] == 1.0, "a literal copy needs no look"
 
 
@@ -159,7 +162,7 @@ def test_nested_fractions(depth: int, flag: str) -> None:
     result = compute_score("test", rf"\boxed{{{answer}}}", "3")
     assert (result["score"], result[flag]) == (0.0, 1.0)
     assert len(str(result["pred"])) <= 200
-    assert time.process_time() - start < 0.5
+    assert time.process_time() - start < AT_ONCE_S
 
 
 @pytest.mark.parametrize(
@@ -172,10 +175,10 @@ def test_nested_fractions(depth: int, flag: str) -> None:
     ],
 )
 def test_long_responses_cost_nothing(response: str) -> None:
-    start = time.process_time()  # not the clock's: a machine with other work would fail the test
+    start = time.process_time()
     assert compute_score("test", response, "7")["score"] == 1.0
     assert compute_score("test", response[:-1].rstrip("}"), "7")["score"] == 0.0
-    assert time.process_time() - start < 0.5
+    assert time.process_time() - start < AT_ONCE_S
 
 
 def test_answer_of_100k_characters_is_wrong_without_a_look() -> None:
