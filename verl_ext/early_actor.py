@@ -1,18 +1,21 @@
 """A Ray actor whose process starts before what it is made from is there."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
-def deferred(cls: type) -> type:
-    """The class, made without arguments as an empty shell, and with them as ever."""
+def deferred(cls: type, prepare: Callable[[], None] | None = None) -> type:
+    """The class, made without arguments as an empty shell that prepares its process, and with them as ever."""
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         if args or kwargs:
             cls.__init__(self, *args, **kwargs)  # type: ignore[misc]
+        elif prepare is not None:
+            prepare()
 
     return type(cls.__name__, (cls,), {"__init__": __init__, "__doc__": cls.__doc__})
 
@@ -29,16 +32,17 @@ class EarlyActor:
 
     Args:
         cls: class of the actor; its constructor takes at least one argument.
+        prepare: is called in its process: what the actor will need, and is not imported with its class.
         options: what the code will ask of ``.options`` and what cannot be changed later (``name``, ``runtime_env``,
             ``max_concurrency``). An actor of which something else is asked, or another machine, gets a process of
             its own.
     """
 
-    def __init__(self, cls: type, **options: Any) -> None:
+    def __init__(self, cls: type, prepare: Callable[[], None] | None = None, **options: Any) -> None:
         self._class, self._given = cls, options
         self._node = ray.get_runtime_context().get_node_id()
         here = NodeAffinitySchedulingStrategy(self._node, soft=False)
-        self._early: Any = ray.remote(deferred(cls)).options(scheduling_strategy=here, **options).remote()
+        self._early: Any = ray.remote(deferred(cls, prepare)).options(scheduling_strategy=here, **options).remote()
 
     def options(self, **asked: Any) -> Any:
         """As of ``ray.remote(cls)``."""
@@ -78,9 +82,9 @@ class EarlyActor:
 _STARTED: dict[type, EarlyActor] = {}
 
 
-def start(cls: type) -> None:
+def start(cls: type, prepare: Callable[[], None] | None = None) -> None:
     """Start a process for an actor of this class, for whoever asks ``actor_class`` for it."""
-    _STARTED[cls] = EarlyActor(cls)
+    _STARTED[cls] = EarlyActor(cls, prepare)
 
 
 def actor_class(cls: type) -> Any:

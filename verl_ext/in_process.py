@@ -1,22 +1,20 @@
 """Objects in the place of Ray actors, where a process of their own costs more than what it does.
 
 verl asks its load balancer twice for every request, and a reward worker once for every response. With one rollout
-worker and one server there is nothing to balance, and to score a short answer takes less time than to send it.
+worker and one server there is nothing to balance, and to score a short answer takes less time than to send it. And each
+process imports for ten seconds, its task runner too, for which the driver only waits.
 """
 
 import asyncio
-import copy
 import inspect
 from collections.abc import Callable
-from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import ray
 from verl import DataProto
 from verl.experimental.reward_loop.reward_loop import RewardLoopWorker
-from verl.workers.rollout.llm_server import LLMServerClient
-from verl.workers.rollout.router import GlobalRequestLoadBalancer
 
 
 class InProcess:
@@ -63,23 +61,21 @@ class _Method:
         return done
 
 
-def with_own_balancer(client: LLMServerClient, workers: int) -> LLMServerClient:
-    """``client`` with verl's load balancer in its process, if there is one server that nobody else asks.
+class InDriver:
+    """Stands where verl's ``run_ppo`` expects its task runner, an actor, and runs the task in this process.
 
     Args:
-        client: is left as it is.
-        workers: processes that will use it.
+        runner: class of an actor with a method ``run(config)``.
     """
-    balancer = client._load_balancer
-    if workers > 1 or balancer is None or client.config.actor_rollout_ref.rollout.router_config_path:
-        return client
-    if len(ray.get(balancer.get_all_servers.remote())) != 1:
-        return client
-    name, server = ray.get(balancer.acquire_server.remote(request_id=""))
-    ray.get(balancer.release_server.remote(server_id=name))
-    own = copy.copy(client)
-    own._load_balancer = InProcess(partial(GlobalRequestLoadBalancer, {name: server}))
-    return own
+
+    def __init__(self, runner: Any) -> None:
+        self._class = runner.__ray_metadata__.modified_class
+
+    def remote(self) -> Any:
+        """As of the actor's class; the task has ended when ``run.remote(config)`` returns, and its errors are raised
+        there."""
+        task = self._class()
+        return SimpleNamespace(run=SimpleNamespace(remote=lambda config: ray.put(task.run(config))))
 
 
 class RewardWorker(RewardLoopWorker):

@@ -52,6 +52,17 @@ def test_the_first_actor_is_made_in_the_process_that_was_there_and_keeps_what_wa
     assert ray.get(first.get_address.remote()) == "here:9"
 
 
+def prepare() -> None:
+    os.environ["CHOSEN"] = "prepared"
+
+
+def test_its_process_is_prepared_before_it_is_made() -> None:
+    server = EarlyActor(Server, prepare, name="server_6")
+    early = ray.get(ray.get_actor("server_6").facts.remote())
+    assert early[1] == "prepared"
+    assert ray.get(server.options(name="server_6").remote(1).facts.remote()) == early
+
+
 def test_an_actor_of_which_something_else_is_asked_gets_its_own_process() -> None:
     server = EarlyActor(Server, name="server_2", max_concurrency=5)
     other = server.options(name="server_3", max_concurrency=5).remote(1)

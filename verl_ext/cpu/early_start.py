@@ -1,6 +1,7 @@
-"""Side by side what verl starts one after the other: the rollout server and the rollout worker import for ten seconds
-and more each, and on a machine without a GPU the actor does so before them with the other cores idle."""
+"""Side by side what verl starts one after the other: the rollout server imports beside the actor, and the rollout
+worker beside the server's engine, for ten seconds each, in which verl leaves all cores but one idle."""
 
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,27 +12,41 @@ from verl_ext.cpu import enabled
 from verl_ext.early_actor import EarlyActor
 
 
-def start_early(config: Any) -> None:
-    """Start both processes, and have verl make its server and its worker in them. To be called in the task runner.
+def on_one_machine(config: Any) -> bool:
+    """Whether anything is to start early. On a cluster it is not known yet on which machine that would have to be."""
+    vllm = config.actor_rollout_ref.rollout.name == "vllm"
+    return enabled() and vllm and sum(node["Alive"] for node in ray.nodes()) == 1
 
-    On a cluster it does nothing: which machine they belong on is not known yet. A manager of agent loops of one's own
-    takes part if it names its workers' class as ``worker_class`` and makes them of ``actor_class(worker_class)``.
+
+def start_worker(config: Any) -> None:
+    """Start the process of the rollout worker, which verl's manager of agent loops then makes in it. A manager of one's
+    own takes part if it names its workers' class as ``worker_class`` and makes them of ``actor_class(worker_class)``.
 
     Args:
         config: verl's configuration of a trainer.
     """
-    rollout = config.actor_rollout_ref.rollout
-    if not enabled() or rollout.name != "vllm" or sum(node["Alive"] for node in ray.nodes()) != 1:
+    if not on_one_machine(config):
         return
     from verl.experimental.agent_loop.agent_loop import AgentLoopManager, AgentLoopWorker
     from verl.utils.import_utils import load_class_from_fqn
 
-    name = rollout.agent.get("agent_loop_manager_class")
+    name = config.actor_rollout_ref.rollout.agent.get("agent_loop_manager_class")
     if not name:
-        AgentLoopManager.agent_loop_workers_class = EarlyActor(AgentLoopWorker)
+        AgentLoopManager.agent_loop_workers_class = EarlyActor(AgentLoopWorker, prepare_worker)
     elif worker := getattr(load_class_from_fqn(name, "AgentLoopManager"), "worker_class", None):
-        early_actor.start(worker)
-    _start_server(rollout)
+        early_actor.start(worker, prepare_worker)
+
+
+def prepare_worker() -> None:
+    """Import what a rollout worker is made with: objects of ours, and the handle of the server."""
+    for module in ("verl_ext.in_process", "verl.workers.rollout.vllm_rollout.vllm_async_server", "verl_ext.cpu.engine"):
+        import_module(module)
+
+
+def prepare_server() -> None:
+    """Import what a server imports when it is launched."""
+    for module in ("vllm.entrypoints.generate.api_router", "verl_ext.cpu.engine"):
+        import_module(module)
 
 
 def server_options(rollout: Any) -> dict[str, Any]:
@@ -45,11 +60,18 @@ def server_options(rollout: Any) -> dict[str, Any]:
     return {"name": "vllm_server_0_0", "runtime_env": {"env_vars": variables}, "max_concurrency": at_once}
 
 
-def _start_server(rollout: Any) -> None:
+def start_server(config: Any) -> None:
+    """Start the process of the first rollout server, and have verl make it in there; to be called in the task runner.
+
+    Args:
+        config: verl's configuration of a trainer.
+    """
+    if not on_one_machine(config):
+        return
     from verl.workers.rollout.replica import RolloutReplicaRegistry
     from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 
-    server = EarlyActor(vLLMHttpServer, **server_options(rollout))
+    server = EarlyActor(vLLMHttpServer, prepare_server, **server_options(config.actor_rollout_ref.rollout))
 
     class EarlyReplica(vLLMReplica):
         """verl's replica, whose server may be there already."""

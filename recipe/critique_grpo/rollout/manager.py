@@ -9,14 +9,13 @@ from omegaconf import DictConfig
 from verl import DataProto
 from verl.experimental.agent_loop.agent_loop import AgentLoopManager
 from verl.utils.ray_utils import auto_await
-from verl.workers.rollout.llm_server import LLMServerClient
 
 from recipe.critique_grpo.rollout.records import GroupRecord
 from recipe.critique_grpo.rollout.stage_clock import StageTimes
 from recipe.critique_grpo.rollout.worker import RECORD, TIMES, CritiqueRefinementWorker
 from recipe.critique_grpo.rollout.written import NEUTRAL
 from verl_ext.early_actor import actor_class
-from verl_ext.in_process import InProcess, RewardWorker, with_own_balancer
+from verl_ext.in_process import InProcess, RewardWorker
 
 GRADER = "pkg://recipe.critique_grpo.reward"
 MANAGER = f"{__name__}.CritiqueRefinementManager"
@@ -45,13 +44,11 @@ class CritiqueRefinementManager(AgentLoopManager):
     """verl's manager with our workers and whole groups; ``take_records`` hands over what happened in the groups."""
 
     worker_class: type[CritiqueRefinementWorker] = CritiqueRefinementWorker
-    llm_client: LLMServerClient
     reward_loop_worker_handles: list[Any] | None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.agent_loop_workers_class = actor_class(self.worker_class)
         super().__init__(*args, **kwargs)
-        self.llm_client = with_own_balancer(self.llm_client, self.rollout_config.agent.num_workers)
         if scores_in_process(self.config):
             self.reward_loop_worker_handles = [InProcess(partial(RewardWorker, self.config))]
         self._records: list[GroupRecord] = []

@@ -1,5 +1,6 @@
 """How training is started: verl's ``run_ppo`` under Ray, with our trainer class in its task runner; and how it ends."""
 
+import os
 import sys
 import time
 import traceback
@@ -21,7 +22,8 @@ from recipe.critique_grpo.trainer.ending import (
     remove_unfinished,
     root_cause,
 )
-from verl_ext.cpu.early_start import start_early
+from verl_ext.cpu import enabled
+from verl_ext.cpu.early_start import start_server
 from verl_ext.folder_lock import FolderBusy, lock_folder
 from verl_ext.shared_memory import remove_orphans, segments
 
@@ -32,10 +34,14 @@ ORPHANS_WITHIN_S = 10.0
 def run_task(config: Any, trainer_class: type) -> None:
     """What verl's task runner does, in this process and with this trainer class where it looks for its own."""
     from verl.trainer import main_ppo_v0
+    from verl.trainer.ppo import ray_trainer
+
+    from verl_ext.server_manager import ServerManager
 
     wait_for_machines(config.trainer)
-    start_early(config)
+    start_server(config)
     main_ppo_v0.RayPPOTrainer = trainer_class
+    ray_trainer.LLMServerManager = ServerManager
     main_ppo_v0.TaskRunner.__ray_metadata__.modified_class().run(config)
 
 
@@ -51,7 +57,8 @@ class CritiqueGRPOTaskRunner:
 
 
 def train(config: DictConfig, task_runner_class: Any = CritiqueGRPOTaskRunner) -> None:
-    """Run verl's training under Ray with our trainer class, or another task runner.
+    """Run verl's training under Ray with our trainer class, or another task runner: a Ray actor, but on one machine
+    without a GPU, where another process to import everything is ten seconds.
 
     A run that fails ends in three lines after its traceback: what ended it, the last checkpoint, how to go on.
     """
@@ -61,6 +68,8 @@ def train(config: DictConfig, task_runner_class: Any = CritiqueGRPOTaskRunner) -
     auto_set_device(config)
     if address := join_cluster(config):
         print(f"critique_grpo: on the Ray cluster at {address}", flush=True)
+    elif enabled():
+        task_runner_class = in_driver(task_runner_class, config)
     try:
         check_unfinished(config.trainer)
     except TrainingFinished as answer:
@@ -98,6 +107,20 @@ def train(config: DictConfig, task_runner_class: Any = CritiqueGRPOTaskRunner) -
     if not isinstance(cause, FailureBudgetExceeded | KeyboardInterrupt | SystemExit):  # which say it all
         traceback.print_exception(failure)
     sys.exit(farewell(failure, folder if saves else None, own_command(), freed, lost))
+
+
+def in_driver(task_runner_class: Any, config: DictConfig) -> Any:
+    """The task runner in this process, made what verl and Ray make of an actor's process."""
+    import torch
+    from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
+
+    for name, value in get_ppo_ray_runtime_env(config)["env_vars"].items():
+        os.environ.setdefault(name, value)
+    torch.set_num_threads(1)
+
+    from verl_ext.in_process import InDriver
+
+    return InDriver(task_runner_class)
 
 
 def _clean_up(before: set[Path]) -> None:

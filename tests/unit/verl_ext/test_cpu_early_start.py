@@ -62,23 +62,28 @@ def test_the_options_are_those_that_verl_asks_for() -> None:
 
 @pytest.mark.parametrize(
     ("platform", "machines", "name", "expected"),
-    [
-        ("cpu", 1, "vllm", ["worker", "server"]),
-        ("", 1, "vllm", []),
-        ("cpu", 2, "vllm", []),
-        ("cpu", 1, "sglang", []),
-    ],
+    [("cpu", 1, "vllm", True), ("", 1, "vllm", False), ("cpu", 2, "vllm", False), ("cpu", 1, "sglang", False)],
 )
 def test_only_a_single_machine_without_a_gpu_starts_early(
-    platform: str, machines: int, name: str, expected: list[str], monkeypatch: pytest.MonkeyPatch
+    platform: str, machines: int, name: str, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started = []
+    started: list[Any] = []
     monkeypatch.setenv("VERL_PLATFORM", platform)
     monkeypatch.setattr(early_start.ray, "nodes", lambda: [{"Alive": True}] * machines + [{"Alive": False}])
-    monkeypatch.setattr(early_start.early_actor, "start", lambda cls: started.append("worker"))
-    monkeypatch.setattr(early_start, "_start_server", lambda rollout: started.append("server"))
-    early_start.start_early(SimpleNamespace(actor_rollout_ref=SimpleNamespace(rollout=rollout(name=name))))
-    assert started == expected
+    monkeypatch.setattr(early_start.early_actor, "start", lambda cls, prepare: started.append(cls))
+    config = SimpleNamespace(actor_rollout_ref=SimpleNamespace(rollout=rollout(name=name)))
+    assert early_start.on_one_machine(config) == expected
+    early_start.start_worker(config)
+    assert started == ([CritiqueRefinementWorker] if expected else [])
+
+
+@pytest.mark.parametrize("prepare", ["prepare_worker", "prepare_server"])
+def test_what_is_imported_early_is_there(prepare: str) -> None:
+    """A module that another version of vLLM does not have would end the process."""
+    environment = {**os.environ, "VERL_PLATFORM": "cpu"}
+    code = f"from verl_ext.cpu.early_start import {prepare}; {prepare}()"
+    process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr[-3000:]
 
 
 class OwnManager(AgentLoopManager):
@@ -101,8 +106,7 @@ def test_a_manager_that_does_not_take_part_keeps_its_workers(
     started: list[type] = []
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
     monkeypatch.setattr(early_start.ray, "nodes", lambda: [{"Alive": True}])
-    monkeypatch.setattr(early_start.early_actor, "start", started.append)
-    monkeypatch.setattr(early_start, "_start_server", lambda rollout: None)
+    monkeypatch.setattr(early_start.early_actor, "start", lambda cls, prepare: started.append(cls))
     agent = {"agent_loop_manager_class": f"{manager.__module__}.{manager.__qualname__}"}
-    early_start.start_early(SimpleNamespace(actor_rollout_ref=SimpleNamespace(rollout=rollout(agent=agent))))
+    early_start.start_worker(SimpleNamespace(actor_rollout_ref=SimpleNamespace(rollout=rollout(agent=agent))))
     assert started == expected and OwnManager.agent_loop_workers_class is None

@@ -5,7 +5,6 @@ import pickle
 import sys
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,10 @@ import ray
 import torch
 from composed import composed
 from model_folders import make_tokenizer
-from omegaconf import OmegaConf
 from tensordict import TensorDict
 from verl import DataProto
-from verl.workers.rollout.llm_server import LLMServerClient
-from verl.workers.rollout.router import GlobalRequestLoadBalancer
 
-from verl_ext.in_process import InProcess, RewardWorker, with_own_balancer
+from verl_ext.in_process import InDriver, InProcess, RewardWorker
 
 pytestmark = pytest.mark.unit
 
@@ -70,49 +66,20 @@ async def test_sent_to_another_process_it_is_made_there() -> None:
     assert await other.later.remote() == 5 and Counter.made == 1
 
 
-class Actor:
-    """Ray's handle of verl's balancer; ``ray.get`` of a result is the result."""
+@ray.remote
+class Runner:
+    """Of a task, as verl's."""
 
-    def __init__(self, servers: dict[str, str]) -> None:
-        self.balancer = GlobalRequestLoadBalancer(servers)  # type: ignore[arg-type]
-
-    def __getattr__(self, name: str) -> Any:
-        return SimpleNamespace(remote=getattr(self.balancer, name))
+    def run(self, config: dict[str, int]) -> int:
+        return 10 // config["by"]
 
 
-def client(servers: dict[str, str], router: str | None = None) -> LLMServerClient:
-    rollout = {"name": "vllm", "router_config_path": router}
-    return LLMServerClient(OmegaConf.create({"actor_rollout_ref": {"rollout": rollout}}), Actor(servers))  # type: ignore[arg-type]
-
-
-@pytest.mark.asyncio
-async def test_one_server_is_balanced_without_an_actor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray, "get", lambda result: result)
-    verls = client({"only": "its handle"})
-    own = with_own_balancer(verls, workers=1)
-    assert isinstance(own._load_balancer, InProcess) and isinstance(verls._load_balancer, Actor)
-    assert verls._load_balancer.balancer.get_total_inflight() == 0
-    assert await own._acquire_server("a", prompt_ids=[1]) == ("only", "its handle")
-    assert await own._load_balancer.get_total_inflight.remote() == 1
-    own._release_server("only", "a")
-    assert await own._load_balancer.get_total_inflight.remote() == 0
-    assert verls._load_balancer.balancer.get_total_inflight() == 0
-
-
-@pytest.mark.parametrize(
-    ("verls", "workers"),
-    [
-        (client({"one": "", "two": ""}), 1),
-        (client({"only": ""}), 2),
-        (client({"only": ""}, router="my_router.yaml"), 1),
-    ],
-    ids=["two servers", "two workers", "a router of one's own"],
-)
-def test_otherwise_the_client_stays_as_it_is(
-    verls: LLMServerClient, workers: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ray, "get", lambda result: result)
-    assert with_own_balancer(verls, workers) is verls
+def test_a_task_runner_runs_in_the_process_that_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "put", lambda result: ("reference to", result))
+    runner = InDriver(Runner).remote()
+    assert runner.run.remote({"by": 5}) == ("reference to", 2)
+    with pytest.raises(ZeroDivisionError):
+        runner.run.remote({"by": 0})
 
 
 SEEN: list[dict[str, Any]] = []
