@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from recipe.critique_grpo.study.methods import METHODS
 from recipe.critique_grpo.study.results import read, to_json
 from verl_ext.finished_file import finished_file
 
@@ -24,14 +25,19 @@ def entries(folders: Sequence[Path], earlier: Path | None = None) -> list[dict[s
     """Each warm start that is known: ``warm_start``, what was measured before training, and its ``runs``.
 
     Args:
-        earlier: the file that this has written before, whose warm starts come first.
+        earlier: the file that this has written before, whose warm starts come first. A model of the same measures is
+            the same one, as another machine of the same kind may build it: its earlier runs stay, but for those that
+            were run again.
     """
     found = json.loads(earlier.read_text(encoding="utf-8")) if earlier and earlier.exists() else []
     for folder in folders:
         facts = json.loads((folder / "model" / "warm_start.json").read_text(encoding="utf-8"))
-        found = [one for one in found if one["warm_start"] != facts]
-        runs = [to_json(run) for runs in read(folder).values() for run in runs]
-        found.append({"warm_start": facts, "runs": runs})
+        known = next((one for one in found if one["warm_start"] == facts), None)
+        if known is None:
+            found.append(known := {"warm_start": facts, "runs": []})
+        runs = {(run["method"], run["seed"]): run for run in known["runs"]}
+        runs |= {(run.method, run.seed): to_json(run) for of_method in read(folder).values() for run in of_method}
+        known["runs"] = [run for name in METHODS for (method, _), run in sorted(runs.items()) if method == name]
     return found
 
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,12 @@ def test_runs_from_several_warm_starts_stand_beside_each_other(
             "| A (seed 0, pass@64 0.0%) | 0.0200, 0.0400 | indicative_gt | 0 | 0: 0.0, 2: 75.0 | 75.0 | 100.0 |",
             "| B (seed 1, pass@64 50.0%) | 0.0100, 0.0200 | indicative_gt | 1 | 0: 0.0, 2: 66.7 | 66.7 | 100.0 |",
         ]
+    # The first model once more, as a machine of the same kind builds it: its runs stay beside the new ones.
+    shutil.copytree(tmp_path / "one" / "model", tmp_path / "three" / "model")
+    finished_run(tmp_path / "three", "GRPO", 0, [False] * 2)
+    warm_starts.main([str(tmp_path / "three"), "--to", str(tmp_path / "docs")])
+    methods = [line.split(" | ")[2] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert methods == ["GRPO", "indicative_gt", "indicative_gt"]
 
 
 def test_a_folder_has_the_model_of_one_warm_start(
