@@ -92,7 +92,7 @@ def what_ended_it(error: BaseException, folder: Path | None, freed: int = 0, los
     text = " ".join(str(cause).split())
     if isinstance(error, KeyboardInterrupt):
         return "stopped by Ctrl-C."
-    if isinstance(error, SystemExit):  # of Ray's handler, which exits with 1; nothing else in a run does
+    if isinstance(error, SystemExit) and not isinstance(error.code, str):  # of Ray's handler, which exits with 1
         return "stopped by SIGTERM."
     if isinstance(cause, FailureBudgetExceeded):
         return text

@@ -43,6 +43,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (KeyboardInterrupt(), "stopped by Ctrl-C."),
         (SystemExit(1), "stopped by SIGTERM."),
+        (SystemExit("no model"), "SystemExit: no model"),
         (
             in_actors(FailureBudgetExceeded("too many fallbacks: mend the judge.")),
             "too many fallbacks: mend the judge.",
