@@ -61,7 +61,9 @@ else
   fits "$venv/bin/python" || die "$venv holds $("$venv/bin/python" --version), 3.11 or 3.12 is needed; remove it and run this again"
 fi
 rm -f "$stamp"
-pip_install() { "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off --no-deps "$@"; }
+pip_install() { "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off --no-deps --no-compile "$@"; }
+# pip would compile one file after another; some files of some packages are no Python 3, which it passes over too.
+compile() { "$venv/bin/python" -m compileall -q -j 0 "$venv/lib" >/dev/null 2>&1 || true; }
 
 # "+cpu" makes pip refuse at once, before any download, where only the CUDA build (several GB) is on offer.
 torch="torch==$torch_version+cpu"
@@ -76,10 +78,13 @@ Say where it is, either with pip's own configuration or with extra arguments for
   TORCH_CPU_SOURCE='--find-links /path/with/wheels' bash scripts/install_cpu.sh
 (PyTorch's installation page names the place for the CPU build.)"
 
+compile & # torch's files, while the others are fetched
 say "[3/4] $(grep -c '==' "$requirements") pinned packages (requirements/cpu.txt) and this repository; 2 to 4 minutes"
 pip_install -r "$requirements" || die "see pip's message above; run this again to go on from here"
 pip_install --no-build-isolation -e "$repo" || die "could not install this repository; see pip's message above"
 
+wait
+compile
 say "[4/4] checking the imports"
 VERL_PLATFORM=cpu "$venv/bin/python" - <<'PY' || die "an import failed; remove $venv and run this again"
 import importlib
