@@ -41,7 +41,7 @@ def find_gguf() -> Path:
 
 REPEATED = ("GGUFReader", "get_tensor_name_map")
 """transformers parses the file three times for a model and its tokenizer, and makes the same map of names for every
-module of the model: eleven seconds that become three."""
+module of the model: half of the time that it takes."""
 
 
 @contextmanager

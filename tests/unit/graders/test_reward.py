@@ -16,9 +16,8 @@ pytestmark = pytest.mark.unit
 
 KEYS = {"score", "acc", "pred", *FLAGS}
 TIMEOUT_S = 2.0
-AT_ONCE_S = (
-    10.0  # of CPU, on a slow machine too: what these bounds are to catch takes minutes, or the memory of the machine
-)
+#: Of CPU, on a slow machine too: what these bounds are to catch takes minutes, or the memory of the machine.
+AT_ONCE_S = 10.0
 
 
 @pytest.fixture(scope="module", autouse=True)
