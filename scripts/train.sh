@@ -64,7 +64,7 @@ again=("MODEL=$MODEL" "TRAIN=$TRAIN" "VAL=$VAL" "OUT=$out" "PRESET=$preset" "TIE
 enter_repo
 [[ -z "${RAY_ADDRESS:-}" ]] || agree_on_token "$RAY_ADDRESS"
 choose_attention actor_rollout_ref.model
-# Loggers run in a Ray worker, maybe on another node. Metrics get a file of their own for each start: verl's file logger
+# Loggers run in the task runner, which may be a Ray worker on another node. Metrics get a file of their own for each start: verl's file logger
 # begins its file anew.
 environment=ray_kwargs.ray_init.runtime_env.env_vars
 # What to type to go on, for the last lines of a run that fails.

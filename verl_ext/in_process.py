@@ -6,6 +6,7 @@ process imports for ten seconds, its task runner too, for which the driver only 
 """
 
 import asyncio
+import copy
 import inspect
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -73,9 +74,9 @@ class InDriver:
 
     def remote(self) -> Any:
         """As of the actor's class; the task has ended when ``run.remote(config)`` returns, and its errors are raised
-        there."""
+        there. As an actor's, the configuration is a copy."""
         task = self._class()
-        return SimpleNamespace(run=SimpleNamespace(remote=lambda config: ray.put(task.run(config))))
+        return SimpleNamespace(run=SimpleNamespace(remote=lambda config: ray.put(task.run(copy.deepcopy(config)))))
 
 
 class RewardWorker(RewardLoopWorker):

@@ -19,6 +19,8 @@ from verl_ext.shared_memory import orphans, segments
 
 pytestmark = pytest.mark.e2e
 TRAIN = [sys.executable, "-u", "-m", "recipe.critique_grpo.main_critique_grpo"]
+VARIABLES = "ray_kwargs.ray_init.runtime_env.env_vars"
+"""Where train.sh tells loggers their files, whichever process they are in."""
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -55,13 +57,18 @@ def test_training_is_killed_and_goes_on(tmp_path: Path, overrides: list[str], cp
         "trainer.keep_best=acc",
         "trainer.logger=[console,file,tensorboard,wandb]",
         f"hydra.run.dir={tmp_path}/hydra",
+        f"+{VARIABLES}.TENSORBOARD_DIR={tmp_path}/tensorboard",
     ]
     latest = tmp_path / "checkpoints" / "latest_checkpointed_iteration.txt"
-    trackers = {"TENSORBOARD_DIR": str(tmp_path / "tensorboard"), "WANDB_DIR": str(tmp_path), "WANDB_MODE": "offline"}
-    killed = {**cpu_environment, **trackers, "VERL_FILE_LOGGER_PATH": str(tmp_path / "metrics.1.jsonl")}
+    trackers = {**cpu_environment, "WANDB_DIR": str(tmp_path), "WANDB_MODE": "offline"}
     with open(tmp_path / "killed.log", "w") as log:
         process = subprocess.Popen(
-            command, cwd=REPO, env=killed, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            [*command, f"+{VARIABLES}.VERL_FILE_LOGGER_PATH={tmp_path}/metrics.1.jsonl"],
+            cwd=REPO,
+            env=trackers,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         deadline = time.monotonic() + 600
         logged = tmp_path / "metrics.1.jsonl"
@@ -74,9 +81,9 @@ def test_training_is_killed_and_goes_on(tmp_path: Path, overrides: list[str], cp
     second = (tmp_path / "rollouts" / "2.jsonl").read_text()
     trained = state(tmp_path, 2)
 
-    resumed = {**cpu_environment, **trackers, "VERL_FILE_LOGGER_PATH": str(tmp_path / "metrics.2.jsonl")}
+    command.append(f"+{VARIABLES}.VERL_FILE_LOGGER_PATH={tmp_path}/metrics.2.jsonl")
     shared_memory = segments()
-    run_logged(command, tmp_path / "resumed.log", resumed, timeout=600)
+    run_logged(command, tmp_path / "resumed.log", trackers, timeout=600)
     assert not orphans(shared_memory), "nothing is left in /dev/shm"
     steps = lines(tmp_path / "metrics.2.jsonl")
     assert [entry["step"] for entry in steps] == [2, 3]
@@ -112,7 +119,7 @@ def test_training_is_killed_and_goes_on(tmp_path: Path, overrides: list[str], cp
     assert all(group["reason"].startswith("refined, trigger always: ") for group in groups)
     assert all(response["critique"] for group in groups for response in group["responses"])
 
-    finished = run_logged(command, tmp_path / "again.log", resumed, timeout=60)  # it starts nothing
+    finished = run_logged(command, tmp_path / "again.log", trackers, timeout=60)  # it starts nothing
     assert f"training is finished: step 3 of 3 is in {tmp_path}/checkpoints" in finished
     assert "Traceback" not in finished and latest.read_text() == "3"
 

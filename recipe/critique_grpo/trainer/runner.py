@@ -4,12 +4,13 @@ import os
 import sys
 import time
 import traceback
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import ray
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from recipe.critique_grpo.critics.failure_budget import FailureBudgetExceeded
 from recipe.critique_grpo.trainer.cluster import join_cluster, lost_machines, wait_for_machines
@@ -68,8 +69,11 @@ def train(config: DictConfig, task_runner_class: Any = CritiqueGRPOTaskRunner) -
     auto_set_device(config)
     if address := join_cluster(config):
         print(f"critique_grpo: on the Ray cluster at {address}", flush=True)
-    elif enabled():
-        task_runner_class = in_driver(task_runner_class, config)
+    variables: AbstractContextManager[Any] = nullcontext()
+    if address is None and (asked := driver_environment(config)) is not None:
+        from verl_ext.in_process import InDriver
+
+        task_runner_class, variables = InDriver(task_runner_class), environment(asked)
     try:
         check_unfinished(config.trainer)
     except TrainingFinished as answer:
@@ -88,7 +92,7 @@ def train(config: DictConfig, task_runner_class: Any = CritiqueGRPOTaskRunner) -
             )
     failure: BaseException | None = None
     lost = 0
-    with held:
+    with held, variables:
         try:
             run_ppo(config, task_runner_class=task_runner_class)
         except (Exception, KeyboardInterrupt, SystemExit) as error:
@@ -109,18 +113,30 @@ def train(config: DictConfig, task_runner_class: Any = CritiqueGRPOTaskRunner) -
     sys.exit(farewell(failure, folder if saves else None, own_command(), freed, lost))
 
 
-def in_driver(task_runner_class: Any, config: DictConfig) -> Any:
-    """The task runner in this process, made what verl and Ray make of an actor's process."""
-    import torch
+def driver_environment(config: DictConfig) -> dict[str, str] | None:
+    """The variables that verl and Ray would give the task runner's process, if this process can stand for it: on one
+    machine without a GPU, and with nothing but variables in ``ray_kwargs.ray_init.runtime_env``."""
     from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
 
-    for name, value in get_ppo_ray_runtime_env(config)["env_vars"].items():
-        os.environ.setdefault(name, value)
-    torch.set_num_threads(1)
+    asked = OmegaConf.to_container(OmegaConf.create(OmegaConf.select(config, "ray_kwargs.ray_init.runtime_env") or {}))
+    assert isinstance(asked, dict)
+    if not enabled() or asked.keys() - {"env_vars"}:
+        return None
+    given = {**get_ppo_ray_runtime_env(config)["env_vars"], **asked.get("env_vars", {})}
+    return {str(name): str(value) for name, value in given.items()}
 
-    from verl_ext.in_process import InDriver
 
-    return InDriver(task_runner_class)
+@contextmanager
+def environment(variables: dict[str, str]) -> Iterator[None]:
+    """With these variables in this process's environment, which is in the end what it was before."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _clean_up(before: set[Path]) -> None:

@@ -71,13 +71,15 @@ class Runner:
     """Of a task, as verl's."""
 
     def run(self, config: dict[str, int]) -> int:
+        config["seen"] = 1
         return 10 // config["by"]
 
 
 def test_a_task_runner_runs_in_the_process_that_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "put", lambda result: ("reference to", result))
-    runner = InDriver(Runner).remote()
-    assert runner.run.remote({"by": 5}) == ("reference to", 2)
+    runner, config = InDriver(Runner).remote(), {"by": 5}
+    assert runner.run.remote(config) == ("reference to", 2)
+    assert config == {"by": 5}, "what a task writes into its configuration is its own, as an actor's"
     with pytest.raises(ZeroDivisionError):
         runner.run.remote({"by": 0})
 
