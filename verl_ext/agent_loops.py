@@ -5,9 +5,11 @@ sent, scored or padded: with 1024 rows a worker, the last request leaves seconds
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import hydra
+from omegaconf import OmegaConf
 from verl.experimental.agent_loop.agent_loop import (
     AgentLoopBase,
     AgentLoopWorker,
@@ -20,7 +22,9 @@ from verl.utils.rollout_trace import rollout_trace_attr
 
 
 class QuickLoopWorker(AgentLoopWorker):
-    """verl's worker, which asks Hydra once for each kind of agent loop. Every row still gets one of its own."""
+    """verl's worker, which asks Hydra once for each kind of agent loop. Every row still gets one of its own; of a kind
+    whose own arguments are objects, lists or dictionaries Hydra makes every one, so that each has its own of these too.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -35,9 +39,10 @@ class QuickLoopWorker(AgentLoopWorker):
         if name not in self._loops:
             if name not in _agent_loop_registry:
                 raise ValueError(f"there is no agent loop {name!r}; registered are {', '.join(_agent_loop_registry)}")
-            self._loops[name] = hydra.utils.instantiate(
-                _agent_loop_registry[name],
-                _partial_=True,
+            entry = _agent_loop_registry[name]
+            make = partial(
+                hydra.utils.instantiate,
+                entry,
                 trainer_config=DictConfigWrap(config=self.config),
                 server_manager=self.llm_client,
                 tokenizer=self.tokenizer,
@@ -47,6 +52,8 @@ class QuickLoopWorker(AgentLoopWorker):
                 data_config=DictConfigWrap(self.config.data),
                 tools=ToolListWrap(self.tools),
             )
+            nested = any(isinstance(value, dict | list) or OmegaConf.is_config(value) for value in entry.values())
+            self._loops[name] = make if nested else make(_partial_=True)
         return self._loops[name]()
 
     async def _run_agent_loop(

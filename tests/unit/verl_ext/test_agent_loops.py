@@ -1,7 +1,7 @@
 """Agent loops without Hydra for every row: the same as verl's, one for each row, with what a user has registered."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -57,9 +57,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def registered() -> Iterator[None]:
     inner = {"_target_": "types.SimpleNamespace", "value": 5}
-    _agent_loop_registry["mine"] = OmegaConf.create({"_target_": f"{__name__}.Mine", "depth": 2, "inner": inner})
+    _agent_loop_registry["mine"] = OmegaConf.create({"_target_": f"{__name__}.Mine", "depth": 2})
+    _agent_loop_registry["nested"] = OmegaConf.create({"_target_": f"{__name__}.Mine", "inner": inner})
+    _agent_loop_registry["listing"] = {"_target_": f"{__name__}.Mine", "inner": [1]}
     yield
-    del _agent_loop_registry["mine"]
+    for name in ("mine", "nested", "listing"):
+        del _agent_loop_registry[name]
 
 
 def worker(cls: type[AgentLoopWorker], model: Path) -> Any:
@@ -90,8 +93,15 @@ async def test_hydra_is_asked_once_and_every_row_has_its_own(
     assert isinstance(loops[0], Mine) and isinstance(loops[1], SingleTurnAgentLoop)
     await loops[0].run({})
     assert (loops[0].seen, loops[2].seen, loops[2].depth) == (1, 0, 2)
-    assert isinstance(loops[2].inner, SimpleNamespace) and loops[2].inner.value == 5
     assert all(loop.server_manager is one.llm_client and loop.tokenizer is one.tokenizer for loop in loops)
+
+
+@pytest.mark.asyncio
+async def test_no_row_shares_what_is_in_its_agent_loop(model: Path, registered: None) -> None:
+    one = worker(QuickLoopWorker, model)
+    for name, kind in (("nested", SimpleNamespace), ("listing", Sequence)):
+        first, second = one.new_loop(name), one.new_loop(name)
+        assert isinstance(first.inner, kind) and first.inner == second.inner and first.inner is not second.inner
 
 
 @pytest.mark.asyncio
