@@ -52,13 +52,16 @@ class EarlyActor:
                 return self
         named = asked.get("name") is not None and asked["name"] == self._given.get("name")
         if self._early is not None and (elsewhere or named):
-            self._give_up(self._given.get("name"))
+            self.end()
         return ray.remote(self._class).options(**asked)
 
-    def _give_up(self, name: str | None) -> None:
+    def end(self) -> None:
         """End the process that is of no use, so that another may have its name."""
+        if self._early is None:
+            return
         ray.kill(self._early)
         self._early = None
+        name = self._given.get("name")
         for _ in range(100 if name else 0):
             try:
                 ray.get_actor(name)

@@ -7,13 +7,19 @@ from typing import Any
 from verl.workers.rollout.llm_server import LLMServerManager
 from verl.workers.rollout.router import GlobalRequestLoadBalancer
 
-from verl_ext.cpu.early_start import start_worker
+from verl_ext.cpu.early_start import start_worker, with_early_server
 from verl_ext.in_process import InProcess
 
 
 class ServerManager(LLMServerManager):
-    """verl's manager. On a CPU the rollout worker imports while the servers start; and of one server that one worker
-    asks, verl's load balancer is in the worker's process."""
+    """verl's manager. On a CPU the first server's process may be there already, and the rollout worker imports beside
+    the servers; and of one server that one worker asks, verl's load balancer is in the worker's process."""
+
+    rollout_replica_class: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.rollout_replica_class = with_early_server(self.rollout_replica_class)
 
     async def _initialize_llm_servers(self, *args: Any, **kwargs: Any) -> None:
         start_worker(self.config)

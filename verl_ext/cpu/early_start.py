@@ -32,7 +32,9 @@ def start_worker(config: Any) -> None:
 
     name = config.actor_rollout_ref.rollout.agent.get("agent_loop_manager_class")
     if not name:
-        AgentLoopManager.agent_loop_workers_class = EarlyActor(AgentLoopWorker, prepare_worker)
+        chosen = getattr(AgentLoopManager, "agent_loop_workers_class", None)
+        if chosen is None or isinstance(chosen, EarlyActor):  # that of an earlier run, and of nobody else
+            AgentLoopManager.agent_loop_workers_class = EarlyActor(AgentLoopWorker, prepare_worker)
     elif worker := getattr(load_class_from_fqn(name, "AgentLoopManager"), "worker_class", None):
         early_actor.start(worker, prepare_worker)
 
@@ -60,18 +62,33 @@ def server_options(rollout: Any) -> dict[str, Any]:
     return {"name": "vllm_server_0_0", "runtime_env": {"env_vars": variables}, "max_concurrency": at_once}
 
 
+_server: EarlyActor | None = None
+
+
 def start_server(config: Any) -> None:
-    """Start the process of the first rollout server, and have verl make it in there; to be called in the task runner.
+    """Start the process of the first rollout server, for the replicas of ``with_early_server``.
 
     Args:
         config: verl's configuration of a trainer.
     """
-    if not on_one_machine(config):
-        return
-    from verl.workers.rollout.replica import RolloutReplicaRegistry
-    from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
+    global _server
+    _server = None
+    if on_one_machine(config):
+        from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer
 
-    server = EarlyActor(vLLMHttpServer, prepare_server, **server_options(config.actor_rollout_ref.rollout))
+        _server = EarlyActor(vLLMHttpServer, prepare_server, **server_options(config.actor_rollout_ref.rollout))
+
+
+def with_early_server(replica: type) -> type:
+    """verl's class of vLLM replicas, whose first server is made in the process that was started for it. Another class
+    stays what it is, and that process ends: its name is that of the first server."""
+    if (server := _server) is None:
+        return replica
+    from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMReplica
+
+    if replica is not vLLMReplica:
+        server.end()
+        return replica
 
     class EarlyReplica(vLLMReplica):
         """verl's replica, whose server may be there already."""
@@ -80,4 +97,4 @@ def start_server(config: Any) -> None:
             super().__init__(*args, **kwargs)
             self.server_class = server
 
-    RolloutReplicaRegistry.register("vllm", lambda: EarlyReplica)
+    return EarlyReplica

@@ -86,6 +86,23 @@ def test_what_is_imported_early_is_there(prepare: str) -> None:
     assert process.returncode == 0, process.stderr[-3000:]
 
 
+def test_workers_that_somebody_has_chosen_for_verls_manager_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    monkeypatch.setattr(early_start.ray, "nodes", lambda: [{"Alive": True}])
+    monkeypatch.setattr(early_start, "EarlyActor", type("Started", (), {"__init__": lambda self, cls, prepare: None}))
+    config = SimpleNamespace(actor_rollout_ref=SimpleNamespace(rollout=rollout(agent={})))
+    own = object()
+    monkeypatch.setattr(AgentLoopManager, "agent_loop_workers_class", own, raising=False)
+    early_start.start_worker(config)
+    assert AgentLoopManager.agent_loop_workers_class is own
+    monkeypatch.delattr(AgentLoopManager, "agent_loop_workers_class")
+    chosen = []
+    for _ in range(2):  # a second run in the same process has an early worker of its own
+        early_start.start_worker(config)
+        chosen.append(AgentLoopManager.agent_loop_workers_class)
+    assert [type(one).__name__ for one in chosen] == ["Started"] * 2 and chosen[0] is not chosen[1]
+
+
 class OwnManager(AgentLoopManager):
     """Of somebody who knows nothing of early starts."""
 

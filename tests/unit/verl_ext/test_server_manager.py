@@ -1,5 +1,7 @@
 """One server that one worker asks is balanced in the worker's process; anything else as verl has it."""
 
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from verl.workers.rollout.llm_server import LLMServerManager
 from verl.workers.rollout.router import GlobalRequestLoadBalancer
 
 from verl_ext import server_manager
+from verl_ext.cpu import early_start
 from verl_ext.in_process import InProcess
 from verl_ext.server_manager import ServerManager
 
@@ -21,7 +24,9 @@ class NoServers(ServerManager):
     rollout_replica_class = None
 
 
-def manager(servers: int = 1, workers: int = 1, path: str | None = None, **kwargs: Any) -> ServerManager:
+def manager(
+    cls: type[ServerManager] = NoServers, servers: int = 1, workers: int = 1, path: str | None = None, **kwargs: Any
+) -> Any:
     rollout = {
         "name": "vllm",
         "nnodes": 1,
@@ -30,7 +35,7 @@ def manager(servers: int = 1, workers: int = 1, path: str | None = None, **kwarg
         "router_config_path": path,
         "full_determinism": True,
     }
-    made = NoServers(OmegaConf.create({"actor_rollout_ref": {"rollout": rollout, "model": {}}}), **kwargs)
+    made = cls(OmegaConf.create({"actor_rollout_ref": {"rollout": rollout, "model": {}}}), **kwargs)
     made.server_addresses = [f"server {number}" for number in range(servers)]
     made.server_handles = [f"handle {number}" for number in range(servers)]
     return made
@@ -68,6 +73,37 @@ async def test_anything_else_is_verls(asked: dict[str, Any], monkeypatch: pytest
     assert balancer["servers"].keys() == set(verls.server_addresses)
     assert balancer["router_config_path"] == asked.get("path")
     assert balancer["load_balancer_cls"] is asked.get("load_balancer_cls")
+
+
+@pytest.fixture
+def replica_of_verl(monkeypatch: pytest.MonkeyPatch) -> type:
+    """In the place of vLLM's, which only a process of the CPU tier can import."""
+    cls = type("vLLMReplica", (), {})
+    package = "verl.workers.rollout.vllm_rollout"
+    for name in (package, f"{package}.vllm_async_server"):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(vLLMReplica=cls))  # type: ignore[arg-type]
+    return cls
+
+
+def test_a_replica_of_ones_own_is_used_and_the_early_server_makes_way(
+    replica_of_verl: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[bool] = []
+    monkeypatch.setattr(early_start, "_server", SimpleNamespace(end=lambda: ended.append(True)))
+
+    own = type("Own", (replica_of_verl,), {})  # registered by a plugin, or the model's external_lib
+    servers = type("Servers", (NoServers,), {"rollout_replica_class": own})
+    assert manager(servers).rollout_replica_class is own and ended == [True]
+
+
+def test_verls_replica_takes_the_early_server(replica_of_verl: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = SimpleNamespace()
+    monkeypatch.setattr(early_start, "_server", server)
+    servers = type("Servers", (NoServers,), {"rollout_replica_class": replica_of_verl})
+    replica = manager(servers).rollout_replica_class
+    assert issubclass(replica, replica_of_verl) and replica().server_class is server
+    monkeypatch.setattr(early_start, "_server", None)
+    assert manager(servers).rollout_replica_class is replica_of_verl, "where nothing started early"
 
 
 @pytest.mark.asyncio
