@@ -27,7 +27,8 @@ def scores_in_process(config: DictConfig) -> bool:
     and with this recipe's grader, which leaves to children what may take long or crash."""
     reward, manager = config.reward, config.actor_rollout_ref.rollout.agent.get("agent_loop_manager_class")
     ours = manager == MANAGER and reward.custom_reward_function.path == GRADER
-    return config.trainer.device == "cpu" and ours and not reward.reward_model.enable
+    plain = reward.reward_manager.source == "register" and reward.reward_manager.name in ("naive", "dapo")
+    return config.trainer.device == "cpu" and ours and plain and not reward.reward_model.enable
 
 
 class WholeGroups(DataProto):

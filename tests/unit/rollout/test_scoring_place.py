@@ -22,6 +22,8 @@ def test_on_a_cpu_the_grader_is_asked_in_process() -> None:
         {"reward__custom_reward_function__path": "my_reward.py"},
         {"reward__custom_reward_function__path": None},
         {"reward__reward_model__enable": True},
+        {"reward__reward_manager__name": "remote"},  # in processes of its own, as many as there are workers
+        {"reward__reward_manager__source": "importlib"},
         {"actor_rollout_ref__rollout__agent__agent_loop_manager_class": "my.Manager"},
     ],
 )
