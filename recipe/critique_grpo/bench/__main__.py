@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any
 
 from recipe.critique_grpo.bench.designs import TABLES, Design
-from recipe.critique_grpo.bench.simulation import Speed, run_virtually, simulate
+from recipe.critique_grpo.bench.simulation import Speed, floor_s, run_virtually, simulate
 from recipe.critique_grpo.bench.workload import Workload
 
 Run = dict[str, Any]
@@ -32,23 +32,31 @@ def simulated_runs(workload: Workload, speed: Speed, rounds: int, judge_s: float
             overtaking = {"ours, refinements first": Design(table, priority=True)}
             for name, design in {**designs, **overtaking}.items():
                 outcome = run_virtually(simulate(requests, design, speed, judge_s))
-                runs.append({"round": number, "table": table, "design": name, **asdict(outcome)})
+                floor = floor_s(requests, design, speed, outcome.tokens, judge_s)
+                runs.append({"round": number, "table": table, "design": name, **asdict(outcome), "floor_s": floor})
     return runs
 
 
 def table_lines(runs: Sequence[Run], table: str) -> Iterable[str]:
-    """A Markdown table: seconds, and medians of the ratios to the table's first design in the same round."""
+    """A Markdown table: seconds, and medians of the ratios to the table's first design in the same round.
+
+    Of simulated runs also the time ratio below which nobody can be, see ``floor_s``.
+    """
     mine = [run for run in runs if run["table"] == table]
     base = {run["round"]: run for run in mine if run["design"] == next(iter(TABLES[table]))}
-    yield f"| trigger {table} | seconds | time ratio | range | token ratio | tokens of a selected refinement |"
-    yield "|---|---|---|---|---|---|"
+    simulated = all("floor_s" in run for run in mine)
+    columns = ["seconds", "time ratio", "range", *["its floor"] * simulated, "token ratio"]
+    yield f"| trigger {table} | {' | '.join(columns)} | tokens of a selected refinement |"
+    yield "|---" * (len(columns) + 2) + "|"
     for name in dict.fromkeys(run["design"] for run in mine):
         rows = [run for run in mine if run["design"] == name]
         times = [run["seconds"] / base[run["round"]]["seconds"] for run in rows]
         tokens = median(run["tokens"] / base[run["round"]]["tokens"] for run in rows)
         seconds, selected = (median(run[column] for run in rows) for column in ("seconds", "selected_tokens"))
-        spread = f"{min(times):.2f}-{max(times):.2f}"
-        yield f"| {name} | {seconds:.1f} | {median(times):.2f} | {spread} | {tokens:.2f} | {selected:.0f} |"
+        cells = [f"{seconds:.1f}", f"{median(times):.2f}", f"{min(times):.2f}-{max(times):.2f}"]
+        if simulated:
+            cells.append(f"{median(run['floor_s'] / base[run['round']]['seconds'] for run in rows):.2f}")
+        yield f"| {name} | {' | '.join(cells)} | {tokens:.2f} | {selected:.0f} |"
 
 
 def report(runs: Sequence[Run], speed: Speed, workload: Workload, rounds: int) -> str:

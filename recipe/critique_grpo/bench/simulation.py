@@ -7,6 +7,7 @@ Python itself takes does not count; ``tests/integration`` measures that with 102
 import asyncio
 import heapq
 import itertools
+import math
 import selectors
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -29,6 +30,29 @@ class Speed:
     step_s: float
     row_s: float
     max_num_seqs: int = 256
+
+
+def floor_s(workload: Workload, design: Design, speed: Speed, tokens: int, judge_s: float = 0.0) -> float:
+    """Seconds below which no stage can be that generates ``tokens`` for this workload, whatever its order of requests.
+
+    Every token takes its row of a step, a step has at most ``max_num_seqs`` of them, and there are at least as many
+    steps as the longest chain of requests that wait for each other has tokens. What a design may abort is in no chain.
+    """
+    slots = range(workload.n)
+    longest = critiqued = 0
+    for question in range(workload.prompts):
+        sampled = [workload.length((question, slot, "sample")) for slot in slots]
+        refined = [workload.length((question, slot, "refine")) for slot in slots]
+        longest = max(longest, *sampled)
+        if design.stop_after_correct:
+            continue
+        if design.trigger == "always":
+            critiqued = max(critiqued, *(one + other for one, other in zip(sampled, refined, strict=True)))
+        elif design.trigger == "all_failed" and not workload.correct((question, 0, "sample")):
+            critiqued = max(critiqued, max(sampled) + max(refined))
+    steps = max(math.ceil(tokens / speed.max_num_seqs), longest, critiqued)
+    waiting = critiqued * (speed.step_s + speed.row_s) + judge_s if critiqued else 0.0
+    return max(steps * speed.step_s + tokens * speed.row_s, waiting)
 
 
 @dataclass(frozen=True)

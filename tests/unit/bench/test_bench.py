@@ -8,7 +8,7 @@ import pytest
 
 from recipe.critique_grpo.bench.__main__ import main, table_lines
 from recipe.critique_grpo.bench.designs import ALL_FAILED, ALWAYS, Design
-from recipe.critique_grpo.bench.simulation import SimulatedServer, Speed, run_virtually, simulate
+from recipe.critique_grpo.bench.simulation import SimulatedServer, Speed, floor_s, run_virtually, simulate
 from recipe.critique_grpo.bench.workload import Workload
 
 pytestmark = pytest.mark.unit
@@ -87,6 +87,27 @@ def test_all_failed_refines_the_failing_share_only() -> None:
     plain, ours, _ = (run_virtually(simulate(WORKLOAD, design, FAST)) for design in ALL_FAILED.values())
     assert plain.selected_tokens == 0
     assert plain.tokens < ours.tokens < 1.5 * plain.tokens
+
+
+@pytest.mark.parametrize("judge_s", [0.0, 5.0])
+@pytest.mark.parametrize("rows", [4, 32, 1000])
+def test_no_design_is_below_its_floor_and_a_server_that_is_never_idle_is_at_it(rows: int, judge_s: float) -> None:
+    speed = Speed(step_s=0.01, row_s=0.0001, max_num_seqs=rows)
+    for designs in (ALWAYS, ALL_FAILED):
+        for design in designs.values():
+            outcome = run_virtually(simulate(WORKLOAD, design, speed, judge_s))
+            floor = floor_s(WORKLOAD, design, speed, outcome.tokens, judge_s)
+            assert floor <= outcome.seconds + 1e-6
+            if rows == 4 and design == Design():
+                assert outcome.seconds < 1.05 * floor + 2 * judge_s
+
+
+def test_the_floor_of_requests_that_wait_for_each_other() -> None:
+    alone = Workload(prompts=1, n=1)
+    sample, refinement = (alone.length((0, 0, stage)) for stage in ("sample", "refine"))
+    found = floor_s(alone, Design(), SPEED, sample + refinement, judge_s=7.0)
+    assert found == 1.5 * (sample + refinement) + 7.0
+    assert found == run_virtually(simulate(alone, Design(), SPEED, judge_s=7.0)).seconds
 
 
 def test_waiting_for_a_judge_overlaps_with_generation() -> None:
