@@ -60,6 +60,7 @@ METHODS: dict[str, list[str]] = {
         for k in (2, 4)
     },
     "indicative_gt, every group refined": refining("indicative_gt", "critique_grpo.refinement.trigger=always"),
+    "indicative_gt, likeliest refinements": refining("indicative_gt", "critique_grpo.refinement.selection=likeliest"),
     "indicative_gt, clipped": refining(
         "indicative_gt",
         "critique_grpo.loss.clip_ratio_low=0.2",
