@@ -27,9 +27,10 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> Path:
-    """A random Llama of 7M parameters with SmolLM2's tokenizer."""
+    """A random Llama with a tokenizer like SmolLM2's, but small: 49,000 tokens would take most of its time."""
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    _build("data_preprocess.tiny_model", "--tokenizer_from", str(smollm2), "--local_save_dir", str(folder))
+    vocabulary = ["--vocab_size", "2048", "--vocab_text", "README.md", "recipe/critique_grpo/README.md"]
+    _build("data_preprocess.tiny_model", "--tokenizer_from", str(smollm2), "--local_save_dir", str(folder), *vocabulary)
     return folder
 
 

@@ -92,9 +92,14 @@ def main() -> None:
     with open_dict(config):
         config.parity = {"trainer": trainer, "folder": folder, "result": result}
 
-    from verl.trainer.main_ppo import run_ppo
+    if trainer == "recipe":
+        from recipe.critique_grpo.trainer.runner import train
 
-    run_ppo(config, task_runner_class=ParityRunner)
+        train(config, ParityRunner)  # as the recipe's entry point does, the task runner in this process
+    else:
+        from verl.trainer.main_ppo import run_ppo
+
+        run_ppo(config, task_runner_class=ParityRunner)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A training job that probes instead of training: real Ray, FSDP and vLLM, started by verl's own ``run_ppo``.
+"""A training job that probes instead of training: real Ray, FSDP and vLLM, started as the recipe's training is.
 
     python probe.py RESULT.json [BATCH.pt] HYDRA_OVERRIDES...
 
@@ -252,9 +252,9 @@ def main() -> None:
         # Texts travel with the records only when they are dumped, and this probe reads them.
         config.critique_grpo.dump_dir = str(Path(result).parent / "rollouts")
 
-    from verl.trainer.main_ppo import run_ppo
+    from recipe.critique_grpo.trainer.runner import train
 
-    run_ppo(config, task_runner_class=ProbeRunner)
+    train(config, ProbeRunner)
 
 
 if __name__ == "__main__":
