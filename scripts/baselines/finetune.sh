@@ -10,7 +10,8 @@
 #   MODEL, TRAIN, VAL   as for scripts/train.sh; VAL is only held against TRAIN: nothing in it may be trained on
 #   OUT         folder for rollouts, data set, checkpoints and model (default: outputs/finetune/<model>-<METHOD>)
 #   COLLECT     Hydra overrides of the collection, separated by spaces, such as data.max_response_length=4096; on GPUs
-#               lengths are those of scripts/models unless it says otherwise
+#               lengths are those of scripts/models unless it says otherwise. Those of the chat template
+#               (+data.apply_chat_template_kwargs...) hold for the fine-tuning too, with METHOD=sft as well
 #   SEED        of what is sampled, and of the order in which it is learned (default: 1)
 #   CRITIQUE    critique.type while collecting    (default: indicative_gt; critique_ft: cot)
 #   ROLLOUTS    folder of an earlier collection, to share it between methods
@@ -42,7 +43,7 @@ smoke() {
   COLLECT+=" actor_rollout_ref.rollout.temperature=0.6 critique_grpo.refinement.trigger=always"
   COLLECT+=" critique_grpo.refinement.max_prompt_length=320 actor_rollout_ref.actor.ppo_mini_batch_size=32"
   COLLECT+=" actor_rollout_ref.rollout.max_model_len=384 actor_rollout_ref.actor.ppo_max_token_len_per_gpu=2048"
-  overrides=(data.train_batch_size=2 data.max_length=256 trainer.total_epochs=1 trainer.total_training_steps=4
+  overrides=(data.train_batch_size=2 data.max_length=256 trainer.total_epochs=4 trainer.total_training_steps=4
     ${overrides[@]+"${overrides[@]}"})
 }
 parse "METHOD MODEL TRAIN VAL OUT COLLECT CRITIQUE ROLLOUTS SEED JUDGE_URL JUDGE_MODEL COLUMN TIER GPUS PYTHON" "$@"
@@ -54,13 +55,6 @@ choose_machine
 find_model
 seed="${SEED:-1}"
 whole SEED "$seed"
-absolute() { # files, separated by spaces -> one a line
-  local file
-  for file in $1; do
-    [[ -f "$file" ]] || die "there is no file $file"
-    realpath -s "$file"
-  done
-}
 files="$(absolute "$TRAIN")" # by itself, so that a missing file ends the script
 mapfile -t train <<<"$files"
 files="$(absolute "$VAL")"
@@ -70,19 +64,13 @@ rollouts="$(realpath -ms "${ROLLOUTS:-$out/rollouts}")"
 [[ ! -e "$out/model" ]] || die "$out/model is there already: this baseline is finished"
 mkdir -p "$out"
 enter_repo
-listed() { # values -> a Hydra list
-  local joined
-  joined="$(printf ",'%s'" "$@")"
-  printf '[%s]' "${joined#,}"
-}
-
+read -ra collect <<<"${COLLECT:-}"
 if [[ "$METHOD" != sft ]]; then
   judge=()
   [[ -z "${JUDGE_URL:-}" ]] || judge+=("critique_grpo.judge.base_url='$JUDGE_URL'")
   [[ -z "${JUDGE_MODEL:-}" ]] || judge+=("critique_grpo.judge.model='$JUDGE_MODEL'")
   critique=indicative_gt
   [[ "$METHOD" != critique_ft ]] || critique=cot
-  read -ra collect <<<"${COLLECT:-}"
   lengths=()
   if [[ "$TIER" == gpu ]]; then # verl's own are 512 and 512
     mapfile -t lengths < <(bash scripts/models/qwen2.5_7b.sh --settings | grep -E '\.(max_\w+_length|max_model_len|ppo_max_\w+)=')
@@ -108,6 +96,10 @@ say "the data set of $METHOD"
   --out "$out/sft.parquet"
 say "fine-tuning"
 choose_attention model
+template=() # how the policy is asked, in the collection and here
+for override in ${collect[@]+"${collect[@]}"}; do
+  [[ "$override" != *data.apply_chat_template_kwargs.* ]] || template+=("+data.${override#*data.}")
+done
 of_the_tier=()
 if [[ "$TIER" == cpu ]]; then
   of_the_tier=(trainer.device=cpu engine.strategy=fsdp2 engine.use_torch_compile=false engine.dtype=float32
@@ -117,11 +109,11 @@ if [[ "$TIER" == cpu ]]; then
 fi
 "$python" -m torch.distributed.run --standalone --nproc_per_node="$GPUS" -m verl.trainer.sft_trainer \
   data.train_files="'$out/sft.parquet'" data.truncation=right data.max_length=8192 data.train_batch_size="$batch" \
-  data.ignore_input_ids_mismatch=true \
+  data.custom_cls.path=pkg://recipe.critique_grpo.finetune.dataset data.custom_cls.name=ResponseDataset \
   model.path="'$MODEL'" optim.lr=1e-5 trainer.total_epochs=2 trainer.n_gpus_per_node="$GPUS" \
   trainer.default_local_dir="'$out/checkpoints'" 'trainer.logger=[console]' trainer.max_ckpt_to_keep=1 \
   trainer.save_freq=-1 trainer.resume_mode=disable hydra.run.dir="'$out/hydra'" \
-  ${of_the_tier[@]+"${of_the_tier[@]}"} ${attention[@]+"${attention[@]}"} ${overrides[@]+"${overrides[@]}"}
+  ${template[@]+"${template[@]}"} ${of_the_tier[@]+"${of_the_tier[@]}"} ${attention[@]+"${attention[@]}"} ${overrides[@]+"${overrides[@]}"}
 step="$(<"$out/checkpoints/latest_checkpointed_iteration.txt")"
 rm -rf "$out/model.part"
 "$python" -m verl_ext.export "$out/checkpoints/global_step_$step" "$out/model.part"

@@ -3,8 +3,7 @@
     python -m recipe.critique_grpo.finetune.conversations --method raft --rollouts /data/rollouts \
         --train train.parquet --val val.parquet --out sft.parquet
 
-Writes one conversation a row, in the column ``messages``. (verl's trainer learns every turn of the assistant, those of
-worked examples in the prompt too.) Methods:
+Writes one conversation a row, in the column ``messages``; ``dataset.py`` reads them. Methods:
 
 - ``sft``: the demonstrations in a column of the training file (``--column``);
 - ``raft``: correct responses to a question;

@@ -154,7 +154,10 @@ def _finetune(table: Table, row: str, seed: int, where: Path) -> tuple[str, ...]
     start = table.model if row != SEQUENTIAL else str(folder(table.out, FIRST, seed) / "model")
     variables = [f"METHOD={method}", f"MODEL={start}", f"TRAIN={table.train}", f"VAL={table.val}", f"OUT={where}"]
     variables.append(f"SEED={seed}")
-    if method != "sft":
+    if method == "sft":
+        template = [one for one in (*table.settings, *table.overrides) if "data.apply_chat_template_kwargs." in one]
+        variables += [f"COLLECT={' '.join(template)}"] * bool(template)
+    else:
         shared = where if row == SEQUENTIAL else table.out / "collection" / str(seed)
         # Sampled as the other rows are, of which nothing but the training is left out.
         sampled = [one for one in (*table.settings, *table.overrides) if not one.startswith("trainer.")]

@@ -80,6 +80,8 @@ def test_what_a_model_needs_is_told_to_every_job() -> None:
     assert tuned.environment["SEED"] == "3" and "data.max_length=4096" in tuned.arguments
     assert {"MAX_PROMPT=1024", "MAX_RESPONSE=3072", template, spread} <= set(evaluated.arguments)
     assert context not in evaluated.arguments
+    shown = jobs_of(mine, ["SFT"], [3])[0]
+    assert shown.environment["COLLECT"] == template, "which collects nothing, and is asked as the others are"
     wide = jobs_of(replace(mine, settings=("actor_rollout_ref.rollout.max_model_len=14848",)), ["RAFT"], [3])
     assert "data.max_length=8192" in wide[0].arguments
     assert not [one for one in wide[1].arguments if one.startswith(("MAX_", "actor"))]
@@ -141,8 +143,8 @@ def test_the_table_has_the_papers_averages_beside_ours(tmp_path: Path) -> None:
         place = folder(tmp_path, row, seed) / "eval"
         place.mkdir(parents=True)
         (place / "results.json").write_text(json.dumps(evaluation(value, aime24=value / 2, math500=value * 1.5)))
-    run = folder(tmp_path, FIRST, 1) / "run"
-    run.mkdir()
+    run = folder(tmp_path, FIRST, 1) / "run/hydra"  # where train.sh has it written
+    run.mkdir(parents=True)
     changed = {"data.train_batch_size": ["1024", "128"], "data.seed": ["None", "1"], "data.val_files": ["x", "y"]}
     (run / "run.json").write_text(json.dumps({"options that differ from the preset (preset, this run)": changed}))
     found = markdown(tmp_path, "qwen2.5_7b", [1, 2])
