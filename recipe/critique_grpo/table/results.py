@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from recipe.critique_grpo.report.run import FACTS
 from recipe.critique_grpo.table.jobs import BASE, PRESETS, ROWS, folder
 
 #: Average greedy accuracy over its nine benchmarks, percent: section 5.2 (arXiv 2506.03106 v6), which names some rows.
@@ -69,8 +70,8 @@ def _cell(values: Sequence[float | None]) -> str:
 def _differences(out: Path, row: str, seeds: Sequence[int]) -> dict[str, str]:
     """Options of the first run of a row that differ from its preset, but for folders, files and seeds."""
     for seed in seeds:
-        path = folder(out, row, seed) / "run" / "run.json"
-        if path.exists():
+        path = next((path for path in (folder(out, row, seed) / "run" / name for name in FACTS) if path.exists()), None)
+        if path is not None:
             facts = json.loads(path.read_text(encoding="utf-8"))
             changed = facts["options that differ from the preset (preset, this run)"]
             return {name: str(values[1]) for name, values in changed.items() if not _is_place(name, str(values[1]))}
