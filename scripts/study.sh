@@ -25,7 +25,7 @@ if [[ "${1:-}" == --quick ]]; then
 fi
 IFS=';' read -ra methods <<<"${METHODS:-GRPO;indicative_gt}"
 read -ra seeds <<<"${SEEDS:-0 1 2}"
-if [[ -n "${SMOLLM2:-}" ]]; then
+if [[ "${SMOLLM2:-0}" != 0 ]]; then
   cpu_tier
   out="$(realpath -ms "${OUT:-outputs/study_smollm2}")"
   "$python" -m data_preprocess.smollm2 --local_save_dir "$out/model"
@@ -37,6 +37,8 @@ fi
 export VLLM_CPU_OMP_THREADS_BIND="${VLLM_CPU_OMP_THREADS_BIND:-$(($(nproc) - 1))}"
 cpu_tier
 out="$(realpath -ms "${OUT:-outputs/study}")"
+critics=()
+[[ "${CRITICS:-0}" == 0 ]] || critics=(--critics)
 "$python" -u -m recipe.critique_grpo.study.run --out "$out" --steps "${STEPS:-100}" --methods "${methods[@]}" \
-  --seeds "${seeds[@]}" --warm_start "${WARM_START:-0}" ${CRITICS:+--critics} -- "$@"
+  --seeds "${seeds[@]}" --warm_start "${WARM_START:-0}" ${critics[@]+"${critics[@]}"} -- "$@"
 "$python" -m recipe.critique_grpo.study.report --out "$out"

@@ -4,6 +4,7 @@ Each run begins from the weights, the optimizer and the random state of the star
 made anew, so it trains as it would by itself. What would need other processes cannot differ between runs.
 """
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,6 +45,8 @@ CHANGEABLE = (
 
 
 METRICS, UNFINISHED, ERROR = "metrics.jsonl", "metrics.part.jsonl", "error.txt"
+ASKED = "asked.json"
+"""What a run was asked for, beside its metrics."""
 VERLS_GRPO = [
     "preset=grpo",
     "actor_rollout_ref.rollout.agent.agent_loop_manager_class=recipe.critique_grpo.rollout.manager.CritiqueRefinementManager",
@@ -64,7 +67,8 @@ def train_in_turn(common: list[str], runs: Mapping[str, Run], folder: Path, runn
         runner: task runner with a subclass of ``InTurnTrainer``, instead of ``InTurnRunner``.
 
     Raises:
-        ConfigError: naming a run and what is wrong with it, before anything is started.
+        ConfigError: naming a run and what is wrong with it, before anything is started; or one that has been finished
+            with other settings.
     """
     configs: dict[str, DictConfig] = {}
     # No checkpoint is gone on from, or written, but the start itself, which has to be whole.
@@ -79,6 +83,7 @@ def train_in_turn(common: list[str], runs: Mapping[str, Run], folder: Path, runn
             raise ConfigError(f"trainer.logger is {start.trainer.logger}: add file, which writes a run's metrics.")
         for name, changes in runs.items():
             if finished(folder / name):
+                check_asked(folder / name, asked(common, changes))
                 continue
             configs[name] = compose(
                 "critique_grpo_trainer", overrides=common + (changes if isinstance(changes, list) else [])
@@ -93,6 +98,7 @@ def train_in_turn(common: list[str], runs: Mapping[str, Run], folder: Path, runn
         for name, config in configs.items():
             changes = runs[name]
             write_facts(config, common + (changes if isinstance(changes, list) else []), folder / name)
+            (folder / name / ASKED).write_text(json.dumps(asked(common, changes), indent=1) + "\n", encoding="utf-8")
     if not configs:
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -104,6 +110,27 @@ def train_in_turn(common: list[str], runs: Mapping[str, Run], folder: Path, runn
 def finished(run: Path) -> bool:
     """Whether a run's folder is that of a run that has come to its end."""
     return (run / METRICS).exists() and not (run / ERROR).exists()
+
+
+def asked(common: list[str], changes: Run) -> list[str]:
+    """Common and own settings of a run as text, but for paths and addresses, which another start may have elsewhere."""
+    own = changes if isinstance(changes, list) else [f"{name}={json.dumps(one)}" for name, one in changes.items()]
+    return sorted(one for one in {*common, *own} if "/" not in one)
+
+
+def check_asked(run: Path, now: list[str]) -> None:
+    """
+    Raises:
+        ConfigError: the run was finished with other settings than it is asked for now.
+    """
+    then = set(json.loads((run / ASKED).read_text(encoding="utf-8"))) if (run / ASKED).exists() else set(now)
+    different = [f"{one} (then)" for one in sorted(then - set(now))]
+    different += [f"{one} (now)" for one in sorted(set(now) - then)]
+    if different:
+        raise ConfigError(
+            f"{run} holds a finished run with other settings: {', '.join(different)}. Choose another folder (OUT=... "
+            "of the scripts), or remove that run."
+        )
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Runs that share a start: what they may differ in, and which count as finished."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,15 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from recipe.critique_grpo.options import ConfigError
-from recipe.critique_grpo.trainer.in_turn import CONFIG, VERLS_GRPO, check_same_start, finished, train_in_turn
+from recipe.critique_grpo.trainer.in_turn import (
+    ASKED,
+    CONFIG,
+    VERLS_GRPO,
+    asked,
+    check_same_start,
+    finished,
+    train_in_turn,
+)
 
 pytestmark = pytest.mark.unit
 COMMON = ["tier=cpu", "data.train_batch_size=8", "actor_rollout_ref.actor.ppo_mini_batch_size=8"]
@@ -55,3 +64,28 @@ def test_a_run_that_failed_or_was_cut_off_is_not_finished(tmp_path: Path) -> Non
     assert finished(tmp_path)
     (tmp_path / "error.txt").touch()
     assert not finished(tmp_path)
+
+
+def test_a_finished_run_is_kept_for_the_same_settings_and_refused_for_others(tmp_path: Path) -> None:
+    common = [*COMMON, "trainer.logger=[file]", "actor_rollout_ref.actor.use_dynamic_bsz=true"]
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/metrics.jsonl").touch()
+    train_in_turn(common, {"one": ["data.seed=3"]}, tmp_path)  # of a version that did not write down what was asked
+    then = asked([*common, "trainer.save_freq=-1", "data.train_files=/here/a.parquet"], ["data.seed=3"])
+    assert "data.seed=3" in then and not [one for one in then if "/" in one]
+    command = {"one": ["data.seed=3"]}
+    (tmp_path / "one" / ASKED).write_text(json.dumps(written(common, command)))
+    train_in_turn([*common, "data.train_files=/there/a.parquet"], command, tmp_path)
+    with pytest.raises(ConfigError, match=r"one holds a finished run .*data.seed=3 \(then\), data.seed=4 \(now\)"):
+        train_in_turn(common, {"one": ["data.seed=4"]}, tmp_path)
+
+
+def written(common: list[str], runs: dict[str, Any]) -> list[str]:
+    """What ``train_in_turn`` would have written; it adds to the common settings."""
+    own = ["trainer.resume_mode=disable", "trainer.save_freq=-1"]
+    saved = "actor_rollout_ref.actor.checkpoint"
+    own += [
+        f"{saved}.save_contents=[model,optimizer,extra,hf_model]",
+        f"{saved}.load_contents=[model,optimizer,extra]",
+    ]
+    return asked([*common, *own], next(iter(runs.values())))
