@@ -45,8 +45,14 @@ def write(folder: Path, results: dict[str, Any]) -> str:
 def table(results: dict[str, Any]) -> str:
     """All benchmarks in a Markdown table, in percent with intervals; "-" is not finished."""
     settings = results["settings"]
+    sampled = {"temperature": "0.6", "top_p": "0.95"} | {
+        name: value
+        for name, _, value in (one.partition("=") for one in settings["override"])
+        for name in [name.removeprefix("actor_rollout_ref.rollout.val_kwargs.")]
+    }
     about = (
-        f"{settings['model']}: greedy and {settings['samples']} samples a problem (temperature 0.6, top-p 0.95)"
+        f"{settings['model']}: greedy and {settings['samples']} samples a problem (temperature "
+        f"{sampled['temperature']}, top-p {sampled['top_p']})"
         if settings["samples"] > 1
         else f"{settings['model']}: greedy"
     )
