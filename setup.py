@@ -14,7 +14,7 @@ setup(
     long_description=README.read_text(encoding="utf-8") if README.exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.10,<3.13",
+    python_requires=">=3.11,<3.13",
     # recipe/ is a namespace package: it may hold other verl recipes beside this one, installed from elsewhere.
     packages=find_namespace_packages(
         include=["recipe.critique_grpo*", "verl_ext*", "data_preprocess*"], exclude=["*.__pycache__"]

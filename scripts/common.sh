@@ -81,6 +81,27 @@ find_model() {
   fi
 }
 
+# absolute "FILE FILE ...": their paths, one a line. What is not there may be in the repository.
+absolute() {
+  local file
+  for file in $1; do
+    if [[ -f "$file" ]]; then
+      realpath -s "$file"
+    elif [[ "$file" != /* && -f "$repo/$file" ]]; then
+      printf '%s\n' "$repo/$file"
+    else
+      die "there is no file $file"
+    fi
+  done
+}
+
+# listed VALUE...: as a Hydra list.
+listed() {
+  local joined
+  joined="$(printf ",'%s'" "$@")"
+  printf '[%s]' "${joined#,}"
+}
+
 # Where there is no flash-attn: sets `attention`, overrides for PyTorch's own, of the part of the configuration that is
 # named (ATTENTION=sdpa).
 choose_attention() { # prefix

@@ -50,7 +50,8 @@ fi
 # A file of its own for each start: verl's file logger begins its file anew, and the report joins them by step.
 VERL_FILE_LOGGER_PATH="$run/metrics.$(date +%s).jsonl"
 export VERL_FILE_LOGGER_PATH
-export CRITIQUE_GRPO_COMMAND="bash scripts/quickstart.sh"
+CRITIQUE_GRPO_COMMAND="$(printf '%q ' "RUN_DIR=$run" "STEPS=$steps" "VENV=$venv" bash scripts/quickstart.sh "$@")"
+export CRITIQUE_GRPO_COMMAND
 status=0
 "$python" -u -m recipe.critique_grpo.main_critique_grpo tier=cpu \
   data.train_files="'$run/data/train.parquet'" \

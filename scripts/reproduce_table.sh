@@ -25,13 +25,21 @@ script="$1"
 shift
 parse "ROWS SEEDS MODEL TRAIN VAL BENCHES OUT DRY_RUN PYTHON TIER GPUS" "$@"
 [[ -f "$repo/scripts/models/$script.sh" ]] || die "there is no scripts/models/$script.sh"
+[[ "${SMOKE:-}" != 1 ]] || TIER=cpu GPUS=1
 choose_machine
 if [[ -z "${MODEL:-}" ]]; then
   MODEL="$(sed -n 's/^MODEL="${MODEL:-\(.*\)}"$/\1/p' "$repo/scripts/models/$script.sh")"
 fi
-data="$repo/data"
-TRAIN="${TRAIN:-$data/openr1/train.parquet}"
-VAL="${VAL:-$data/benchmarks/aime24.parquet $data/benchmarks/math500.parquet}"
+inside() { # files or names, separated by spaces -> likewise, files by their paths: the jobs run in the repository
+  local one found=""
+  for one in $1; do
+    [[ ! -f "$one" ]] || one="$(realpath -s "$one")"
+    found+=" $one"
+  done
+  printf '%s' "${found# }"
+}
+TRAIN="$(inside "${TRAIN:-data/openr1/train.parquet}")"
+VAL="$(inside "${VAL:-data/benchmarks/aime24.parquet data/benchmarks/math500.parquet}")"
 if [[ "${SMOKE:-}" == 1 ]]; then # makes its model and its data
   toy="${SMOKE_DIR:-$repo/outputs/smoke}"
   [[ -f "$toy/sums/val.parquet" ]] || SMOKE=1 bash "$repo/scripts/models/$script.sh" --preflight
@@ -40,13 +48,16 @@ fi
 # What the script sets for its model holds for every row: lengths, chat template, GPUs that a model is spread over.
 settings=()
 [[ "${SMOKE:-}" == 1 ]] || mapfile -t settings < <(bash "$repo/scripts/models/$script.sh" --settings)
-BENCHES="${BENCHES:-math500 minerva olympiad_bench aime24 aime25 amc23 theoremqa gpqa_diamond mmlu_pro}"
+BENCHES="$(inside "${BENCHES:-math500 minerva olympiad_bench aime24 aime25 amc23 theoremqa gpqa_diamond mmlu_pro}")"
+find_model
 out="$(realpath -ms "${OUT:-$repo/outputs/table/$script}")"
 chosen=()
 [[ -z "${ROWS:-}" ]] || IFS=';' read -ra chosen <<<"$ROWS"
 read -ra seeds <<<"${SEEDS:-1 2 3}"
-export TIER GPUS PYTHON="$python" BENCH_DIR="${BENCH_DIR:-$data/benchmarks}"
+dry=()
+[[ "${DRY_RUN:-0}" == 0 ]] || dry=(--dry-run)
+export TIER GPUS PYTHON="$python" BENCH_DIR="${BENCH_DIR:-$repo/data/benchmarks}"
 enter_repo
 exec "$python" -m recipe.critique_grpo.table --script "$script" --model "$MODEL" --train "$TRAIN" --val "$VAL" \
   --benches "$BENCHES" --out "$out" --seeds "${seeds[@]}" ${chosen[@]+--rows "${chosen[@]}"} \
-  ${overrides[@]+"${overrides[@]/#/--override=}"} ${settings[@]+"${settings[@]/#/--setting=}"} ${DRY_RUN:+--dry-run}
+  ${overrides[@]+"${overrides[@]/#/--override=}"} ${settings[@]+"${settings[@]/#/--setting=}"} ${dry[@]+"${dry[@]}"}

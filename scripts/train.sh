@@ -29,17 +29,11 @@ preflight="$(printf '%s\n' ${overrides[@]+"${overrides[@]}"} | grep -cx 'preflig
 [[ -n "${MODEL:-}" && -n "${TRAIN:-}" && -n "${VAL:-}" ]] || die "MODEL, TRAIN and VAL are needed; --help explains"
 choose_machine
 find_model
-absolute() { # parquet files, separated by spaces -> their paths, likewise
-  local file files=""
-  for file in $1; do
-    [[ -f "$file" ]] || die "there is no file $file"
-    files+=" $(realpath -s "$file")"
-  done
-  printf '%s' "${files# }"
-}
-TRAIN="$(absolute "$TRAIN")" # each by itself, so that a missing file ends the script
-VAL="$(absolute "$VAL")"
-train="['${TRAIN// /"','"}']" val="['${VAL// /"','"}']" # as Hydra lists
+files="$(absolute "$TRAIN")" # each by itself, so that a missing file ends the script
+mapfile -t TRAIN <<<"$files"
+files="$(absolute "$VAL")"
+mapfile -t VAL <<<"$files"
+train="$(listed "${TRAIN[@]}")" val="$(listed "${VAL[@]}")"
 preset="${PRESET:-default}"
 out="$(realpath -ms "${OUT:-$repo/outputs/train/${MODEL##*/}-$preset}")"
 mkdir -p "$out"
@@ -60,7 +54,8 @@ if [[ -f "$latest" ]]; then
 fi
 ((preflight)) || printf '%s\n' "$settings" >"$out/settings"
 
-again=("MODEL=$MODEL" "TRAIN=$TRAIN" "VAL=$VAL" "OUT=$out" "PRESET=$preset" "TIER=$TIER" "GPUS=$GPUS")
+again=("MODEL=$MODEL" "TRAIN=${TRAIN[*]}" "VAL=${VAL[*]}" "OUT=$out" "PRESET=$preset" "TIER=$TIER" "GPUS=$GPUS")
+[[ -z "${PYTHON:-}" ]] || again+=("PYTHON=$python")
 enter_repo
 [[ -z "${RAY_ADDRESS:-}" ]] || agree_on_token "$RAY_ADDRESS"
 choose_attention actor_rollout_ref.model

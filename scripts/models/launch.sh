@@ -61,11 +61,10 @@ launch() { # the user's overrides, --settings to see what the script sets, or --
   [[ "${SMOKE:-}" != 1 ]] || smoke
   [[ -z "${JUDGE_URL:-}" ]] || shared+=("critique_grpo.judge.base_url='$JUDGE_URL'")
   [[ -z "${JUDGE_MODEL:-}" ]] || shared+=("critique_grpo.judge.model='$JUDGE_MODEL'")
-  cd "$repo"
   export MODEL
   export TRAIN="${TRAIN:-data/openr1/train.parquet}"
   export VAL="${VAL:-data/benchmarks/aime24.parquet data/benchmarks/math500.parquet}"
-  exec bash scripts/train.sh "${shared[@]}" trainer.nnodes="${NODES:-1}" ${settings[@]+"${settings[@]}"} \
+  exec bash "$repo/scripts/train.sh" "${shared[@]}" trainer.nnodes="${NODES:-1}" ${settings[@]+"${settings[@]}"} \
     ${roles[@]+"${roles[@]}"} ${toy[@]+"${toy[@]}"} "$@"
 }
 

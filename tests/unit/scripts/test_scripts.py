@@ -70,6 +70,23 @@ def test_training_is_started_with_absolute_paths(train: Script, tmp_path: Path) 
     assert given[-1] == "offline=1"
 
 
+def test_files_may_be_below_a_folder_with_a_space_or_in_the_repository(tmp_path: Path) -> None:
+    """Those that are named have none: spaces separate them."""
+    place = tmp_path / "my work"
+    (place / "model").mkdir(parents=True)
+    (place / "a.parquet").touch()
+    stand_in = place / "stand_in"
+    stand_in.write_text(STAND_IN.format(calls=tmp_path / "calls"))
+    stand_in.chmod(0o755)
+    command = ["bash", str(REPO / "scripts/train.sh"), "MODEL=model", "TRAIN=a.parquet", "VAL=setup.py a.parquet"]
+    environment = {"PATH": os.environ["PATH"], "PYTHON": "./stand_in", "TIER": "cpu", "OUT": "run"}
+    result = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    given = calls(tmp_path)
+    assert f"data.train_files=['{place}/a.parquet']" in given
+    assert f"data.val_files=['{REPO}/setup.py','{place}/a.parquet']" in given
+
+
 @pytest.mark.parametrize("flag", ["--preflight", "preflight=true"])
 def test_a_preflight_is_no_start_of_a_run(train: Script, tmp_path: Path, flag: str) -> None:
     assert train("OUT=run", flag, "data.seed=3").returncode == 0
@@ -174,7 +191,7 @@ def test_the_output_is_kept_and_the_command_is_known(train: Script, tmp_path: Pa
     assert (tmp_path / "run/train.log").read_text() and result.stdout.endswith((tmp_path / "run/train.log").read_text())
     (command,) = [line.removeprefix("command=") for line in result.stdout.splitlines() if line.startswith("command=")]
     assert command.startswith(f"bash scripts/train.sh MODEL={tmp_path}/model TRAIN={tmp_path}/a.parquet VAL=")
-    assert f"OUT={tmp_path}/run PRESET=default TIER=cpu GPUS=1 data.seed=3" in command
+    assert f"OUT={tmp_path}/run PRESET=default TIER=cpu GPUS=1 PYTHON={tmp_path}/stand_in data.seed=3" in command
     # Typed anywhere, and without what the environment has said, it starts the same run.
     first = calls(tmp_path)
     environment = {"PATH": os.environ["PATH"], "PYTHON": str(tmp_path / "stand_in")}
