@@ -139,7 +139,7 @@ def _read_records(file: Path) -> list[dict[str, Any] | None]:
             return [record if isinstance(record, dict) else None for record in records]
         if isinstance(records, dict) and "\n" in text.strip():
             raise ValueError("expected a JSON list of records, found one object")
-    return [_read_line(line) for line in text.splitlines() if line.strip()]
+    return [_read_line(line) for line in text.split("\n") if line.strip()]
 
 
 def _read_line(line: str) -> dict[str, Any] | None:

@@ -26,7 +26,7 @@ def read_metrics(folder: Path) -> dict[int, Metrics]:
     """
     steps: dict[int, Metrics] = {}
     for path in sorted(folder.glob("metrics*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8").split("\n"):
             try:
                 entry = json.loads(line)
                 step, data = entry["step"], entry["data"]

@@ -84,21 +84,31 @@ def devices(config: DictConfig) -> Iterable[str]:
         return
     if len(found) < wanted:
         raise ConfigError(
-            f"trainer.n_gpus_per_node is {wanted}, and nvidia-smi shows {len(found)} GPUs: lower it (GPUS=... of the "
-            "scripts), or mend the driver."
+            f"trainer.n_gpus_per_node is {wanted}, and nvidia-smi shows {len(found)} GPUs{_chosen()}: lower it "
+            "(GPUS=... of the scripts), or mend the driver."
         )
-    yield f"{wanted} of {len(found)} GPUs: {found[0][0]}, {found[0][1] / GIB:.0f} GiB"
+    name, size = min(found[:wanted], key=lambda gpu: gpu[1])
+    yield f"{wanted} of {len(found)} GPUs: {name}, {size / GIB:.0f} GiB"
 
 
 def gpus() -> list[tuple[str, float]]:
-    """Name and memory in bytes of each GPU that nvidia-smi shows."""
-    asked = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    """Name and memory in bytes of each GPU that nvidia-smi shows and ``CUDA_VISIBLE_DEVICES`` chooses."""
+    asked = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits"]
     try:
         told = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    rows = [line.rsplit(",", 1) for line in told.splitlines() if "," in line]
-    return [(name.strip(), float(mebibytes) * 1024**2) for name, mebibytes in rows]
+    rows = [[cell.strip() for cell in line.split(",")] for line in told.splitlines() if line.count(",") == 3]
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None and "MIG" not in chosen:  # parts of GPUs have names of their own
+        wanted = [one.strip() for one in chosen.split(",") if one.strip()]
+        rows = [row for one in wanted for row in rows if row[0] == one or (len(one) > 3 and row[1].startswith(one))]
+    return [(name, float(mebibytes) * 1024**2) for _, _, name, mebibytes in rows]
+
+
+def _chosen() -> str:
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return "" if chosen is None else f" of CUDA_VISIBLE_DEVICES={chosen}"
 
 
 def memory_of_machine() -> float:
@@ -195,7 +205,8 @@ def memory(config: DictConfig) -> Iterable[str]:
     """The estimate of ``memory.py``, stage by stage; refused where a GPU cannot hold a stage."""
     on_cpu = config.trainer.device == "cpu"
     found = [] if on_cpu else gpus()
-    device = memory_of_machine() if on_cpu else (found[0][1] if found else None)
+    wanted = found[: config.trainer.n_gpus_per_node]
+    device = memory_of_machine() if on_cpu else min((size for _, size in wanted), default=None)
     result = estimate(config, None if on_cpu else device)
     text = "\n".join(table(result, "the actor's process" if on_cpu else "each GPU"))
     if device is not None and result.peak.total > device:

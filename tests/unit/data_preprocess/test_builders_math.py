@@ -1,6 +1,7 @@
 """The builders of mathematics benchmarks, on small files with the columns of the published data sets."""
 
 import hashlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -127,6 +128,18 @@ def test_olympiad_bench_keeps_the_open_text_problems(tmp_path: Path, kind: str) 
         "with a picture": 1,
         "no answer": 1,
     }
+
+
+def test_a_line_ends_where_json_lines_end(tmp_path: Path) -> None:
+    """Other separators of Unicode may stand in a text, and JSON does not escape them."""
+    rows = [
+        {"problem": f"1 +{mark}{number}", "answer": str(number + 1)} for number, mark in enumerate("\u2028\u2029\x85 ")
+    ]
+    source = tmp_path / "s.jsonl"
+    source.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    assert [row["extra_info"]["question"] for row in read(build("aime25", source, tmp_path))] == [
+        row["problem"] for row in rows
+    ]
 
 
 def test_an_interval_is_not_a_list_of_answers(tmp_path: Path) -> None:

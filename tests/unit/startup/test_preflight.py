@@ -125,9 +125,10 @@ def module_dtype() -> Any:
     return torch.bfloat16
 
 
-def fake_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, count: int, mebibytes: int) -> None:
+def fake_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, count: int, mebibytes: int, more: str = "") -> None:
     script = folder / "nvidia-smi"
-    script.write_text("#!/bin/sh\n" + f"echo 'NVIDIA H100 80GB HBM3, {mebibytes}'\n" * count)
+    lines = [f"echo '{number}, GPU-{number}7c, NVIDIA H100 80GB HBM3, {mebibytes}'\n" for number in range(count)]
+    script.write_text("#!/bin/sh\n" + "".join(lines) + more)
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
 
@@ -151,6 +152,31 @@ def test_gpus_are_counted_as_nvidia_smi_shows_them(
     assert note == "2 of 2 GPUs: NVIDIA H100 80GB HBM3, 80 GiB"
     with pytest.raises(ConfigError, match="n_gpus_per_node is 8, and nvidia-smi shows 2 GPUs"):
         list(module.devices(on_gpus(fitting, trainer__n_gpus_per_node=8)))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "shown"),
+    [
+        ("0,2", ["H100", "T400"]),
+        ("2", ["T400"]),
+        ("GPU-27c,1", ["T400", "H100"]),
+        ("", []),
+        ("-1", []),
+        ("MIG-7", None),
+    ],
+)
+def test_gpus_are_those_that_the_user_has_chosen(
+    fitting: DictConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: str, shown: list[str] | None
+) -> None:
+    fake_smi(tmp_path, monkeypatch, 2, 81559, more="echo '2, GPU-27c, NVIDIA T400, 4096'\n")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    assert [name.split()[1] for name, _ in gpus()] == (["H100", "H100", "T400"] if shown is None else shown)
+    if chosen == "0,2":
+        (note,) = module.devices(on_gpus(fitting, trainer__n_gpus_per_node=2))
+        assert note == "2 of 2 GPUs: NVIDIA T400, 4 GiB", "the smaller one decides what fits"
+    if chosen == "2":
+        with pytest.raises(ConfigError, match="is 2, and nvidia-smi shows 1 GPUs of CUDA_VISIBLE_DEVICES=2"):
+            list(module.devices(on_gpus(fitting, trainer__n_gpus_per_node=2)))
 
 
 @pytest.mark.parametrize(("address", "joins"), [("head:6379", True), ("local", False), ("", False)])
