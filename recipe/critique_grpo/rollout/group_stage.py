@@ -190,6 +190,8 @@ class GroupStage(Generic[Row]):
         chosen = self._select(question, refinements)
         mixed = list(samples)
         free = [slot for slot, sample in enumerate(samples) if sample.outcome is not Outcome.ALREADY_CORRECT]
+        if len(free) < len(samples):  # a group without a failed response would have nothing to learn from
+            chosen = chosen[: len(free) - 1]
         for slot, refined_slot in zip(free, chosen, strict=False):
             mixed[slot] = refinements[refined_slot]
         for slot, sample in enumerate(samples):

@@ -16,11 +16,11 @@ def should_refine(trigger: str, scores: Sequence[float]) -> bool:
     """Whether a group is refined, from the scores of its initial responses.
 
     Args:
-        trigger: "all_failed" (paper: no initial response is correct), "some_failed" (at least one is wrong), "always"
-            (released script) or "never".
+        trigger: "all_failed" (paper: no initial response is correct), "some_failed" (at least two are wrong, of which
+            one stays), "always" (released script) or "never".
     """
-    correct = [is_correct(score) for score in scores]
-    return {"all_failed": not any(correct), "some_failed": not all(correct), "always": True, "never": False}[trigger]
+    wrong = sum(not is_correct(score) for score in scores)
+    return {"all_failed": wrong == len(scores), "some_failed": wrong > 1, "always": True, "never": False}[trigger]
 
 
 def should_refine_response(trigger: str, score: float) -> bool:

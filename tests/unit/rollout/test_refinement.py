@@ -32,6 +32,10 @@ pytestmark = pytest.mark.unit
         ("all_failed", [0, 1, 0], False),
         ("all_failed", [0, 0, 1.0], False),
         ("all_failed", [1, 1, 1], False),
+        ("some_failed", [0, 1, 0], True),
+        ("some_failed", [0, 0, 0], True),
+        ("some_failed", [1, 1, 0], False),  # its one failure stays, so nothing could join
+        ("some_failed", [1, 1, 1], False),
         ("always", [0, 0, 0], True),
         ("always", [1, 1, 1], True),
         ("never", [0, 0, 0], False),
