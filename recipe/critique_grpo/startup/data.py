@@ -7,7 +7,7 @@ from omegaconf import DictConfig, ListConfig
 from recipe.critique_grpo.option_values import from_config
 from recipe.critique_grpo.options import ConfigError
 from recipe.critique_grpo.startup.data_experts import check_demonstrations
-from recipe.critique_grpo.startup.data_files import check_file, check_rows, check_together
+from recipe.critique_grpo.startup.data_files import check_file, check_rows, check_texts, check_together
 from recipe.critique_grpo.startup.data_prompts import first_line
 from recipe.critique_grpo.startup.weights import check_weights
 from verl_ext.model_context import context_of
@@ -29,14 +29,18 @@ def check_data(config: DictConfig) -> None:
     files = {option: _listed(data[option]) for option in ("val_files", "train_files")}
     trained_on = files["train_files"] if trains else []
     # What can be seen without the imports of the rest, which take seconds, comes first.
+    options = from_config(config)
+    media = [data.get(key) for key in ("image_key", "video_key", "audio_key") if data.get(key)]
     for path in dict.fromkeys(files["train_files"] + files["val_files"]):
-        check_rows(path, data.prompt_key, trained=path in trained_on)
+        rows = check_rows(path, data.prompt_key, trained=path in trained_on)
+        if options.active and path in trained_on:
+            check_texts(path, rows, data.prompt_key, media)
     check_weights(model.path)
     tokenizer = load_checked_tokenizer(model)
     check_context(config)
     reward = config.reward.custom_reward_function
     own_reward = MATH_REWARD in str(reward.path or "")
-    expert = from_config(config).expert.column
+    expert = options.expert.column
     usable: dict[str, int] = {}
     for path in dict.fromkeys(files["val_files"] + files["train_files"]):  # the same file may be both
         checked = check_file(
@@ -93,9 +97,8 @@ def check_context(config: DictConfig) -> None:
         AutoConfig.from_pretrained(model.path, trust_remote_code=model.get("trust_remote_code", False))
     )
     options = from_config(config)
-    prompt = (
-        options.refinement.max_prompt_length if options.refines or options.judges else config.data.max_prompt_length
-    )
+    written = options.refines or options.judges or options.distils
+    prompt = options.refinement.max_prompt_length if written else config.data.max_prompt_length
     if context is not None and prompt + config.data.max_response_length > context:
         raise ConfigError(
             f"{model.path} has a context of {context} tokens, but prompt and response may take {prompt} + "

@@ -95,6 +95,28 @@ def check_rows(path: str, prompt_key: str, trained: bool = True) -> list[dict[st
     return rows
 
 
+def check_texts(path: str, rows: Sequence[dict[str, Any]], prompt_key: str, media: Sequence[str]) -> None:
+    """Refuse questions that are more than text: a refinement would be asked for without the picture.
+
+    Args:
+        media: columns of pictures, films and sounds.
+
+    Raises:
+        ConfigError: names the file and the rows.
+    """
+    problems = []
+    for number, row in enumerate(rows):
+        if found := [column for column in media if row.get(column)]:
+            problems.append(f"row {number}: {found[0]} is not empty")
+        elif not all(isinstance(message.get("content"), str) for message in row[prompt_key]):
+            problems.append(f"row {number}: a message of {prompt_key} is no text")
+    if problems:
+        problems.insert(
+            0, "this recipe refines texts alone, and these rows are more than that (preset=grpo takes them)"
+        )
+    _refuse(path, problems, trained=True)
+
+
 def _refuse(path: str, problems: Sequence[str], trained: bool) -> None:
     if not problems:
         return

@@ -48,6 +48,12 @@ def validate(config: DictConfig) -> CritiqueGRPOConfig:
             f"data.{batch} ({data[batch]}) is not a multiple of "
             f"actor_rollout_ref.actor.ppo_mini_batch_size ({actor.ppo_mini_batch_size}): change one of them."
         )
+    several = data[batch] > actor.ppo_mini_batch_size
+    if several and actor.shuffle and options.batching.groups == "whole" and actor.policy_loss.loss_mode == LOSS_MODE:
+        problems.append(
+            "actor_rollout_ref.actor.shuffle scatters the rows of a group over mini-batches, which critique_grpo."
+            "batching.groups=whole keeps together: set one of them to False or split."
+        )
     if data[batch] < rollout.agent.num_workers:
         problems.append(
             f"actor_rollout_ref.rollout.agent.num_workers ({rollout.agent.num_workers}) exceeds data.{batch} "
@@ -65,6 +71,14 @@ def validate(config: DictConfig) -> CritiqueGRPOConfig:
         problems.append(
             f"trainer.keep_best is {trainer.keep_best}, so every step that is validated has to be saved: set trainer."
             f"save_freq ({trainer.save_freq}) so that trainer.test_freq ({trainer.test_freq}) is a multiple of it."
+        )
+    correction = config.algorithm.get("rollout_correction") or {}
+    if not rollout.calculate_log_probs and (
+        asked := [name for name in ("rollout_is", "rollout_rs", "bypass_mode") if correction.get(name)]
+    ):
+        problems.append(
+            f"algorithm.rollout_correction.{asked[0]} is set, but the rollout returns no log-probs to correct by: set "
+            "actor_rollout_ref.rollout.calculate_log_probs=True (verl's default), or leave it out."
         )
     problems += _critic_problems(options)
     if options.active:

@@ -32,6 +32,14 @@ def objective_problems(config: DictConfig, options: CritiqueGRPOConfig) -> list[
             f"critique_grpo.loss.objective leaves one {alone} row a group to the policy gradient, which has nothing to "
             "be compared with, so its advantage is 0: give it the objective likelihood or none."
         )
+    actor = config.actor_rollout_ref.actor
+    terms = {"use_kl_loss": actor.use_kl_loss, "entropy_coeff": actor.entropy_coeff}
+    left_out = [origin for origin, number in rows.items() if number and getattr(objective, origin) == NOTHING]
+    if left_out and (on := [name for name, value in terms.items() if value]):
+        problems.append(
+            f"critique_grpo.loss.objective.{left_out[0]} is none, but actor_rollout_ref.actor.{on[0]} would train "
+            "these rows all the same: switch it off, or give them another objective."
+        )
     there = {"initial": True, "refinement": options.refines, "expert": options.expert.column is not None}
     if all(getattr(objective, origin) == NOTHING for origin, present in there.items() if present):
         present = " and ".join(origin for origin, one in there.items() if one)

@@ -289,6 +289,31 @@ def test_what_the_stage_would_ignore_or_break_is_refused(changes: dict[str, Any]
     validate(composed(preset="grpo", **node))  # where it is verl's own business
 
 
+@pytest.mark.parametrize("preset", ["default", "grpo"])
+def test_rollout_correction_has_something_to_correct_by(preset: str) -> None:
+    correcting = {"algorithm__rollout_correction__rollout_is": "token"}
+    assert "rollout_correction.rollout_is is set, but the rollout returns no log-probs" in refusal(
+        preset=preset, **correcting
+    )
+    validate(composed(preset=preset, actor_rollout_ref__rollout__calculate_log_probs=True, **correcting))
+
+
+def test_shuffled_mini_batches_hold_no_whole_groups() -> None:
+    shuffled: dict[str, Any] = {"actor_rollout_ref__actor__shuffle": True, "data__train_batch_size": 512}
+    validate(composed(actor_rollout_ref__actor__ppo_mini_batch_size=512, **shuffled))
+    shuffled["actor_rollout_ref__actor__ppo_mini_batch_size"] = 256
+    assert "actor.shuffle scatters the rows of a group" in refusal(**shuffled)
+    validate(composed(critique_grpo__batching__groups="split", **shuffled))
+
+
+@pytest.mark.parametrize("term", ["entropy_coeff", "use_kl_loss"])
+def test_rows_that_are_not_trained_have_no_other_term_either(term: str) -> None:
+    changes: dict[str, Any] = {f"actor_rollout_ref__actor__{term}": True if term == "use_kl_loss" else 0.01}
+    refused = refusal(preset="refinement_ft", **changes)
+    assert f"objective.initial is none, but actor_rollout_ref.actor.{term} would train these rows" in refused
+    validate(composed(**changes))
+
+
 # --- what verl notices after minutes ---------------------------------------------------------------------------------
 
 

@@ -136,6 +136,35 @@ def test_a_whole_configuration_is_checked(tmp_path: Path) -> None:
         check_data(configuration(tmp_path, max_response_length=40))
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"images": [{"path": "a.png"}]}, "row 0: images is not empty"),
+        (
+            {"prompt": [{"role": "user", "content": [{"type": "text", "text": "1 + 1"}]}]},
+            "row 0: a message of prompt is",
+        ),
+    ],
+)
+def test_questions_that_are_more_than_text_are_not_refined(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+    config = configuration(tmp_path, image_key="images")
+    pq.write_table(pa.Table.from_pylist([row(**changed)]), tmp_path / "train.parquet")
+    with pytest.raises(ConfigError, match=f"(?s)this recipe refines texts alone.*{said}"):
+        check_data(config)
+    OmegaConf.set_struct(config, False)
+    config.critique_grpo.refinement.num = 0
+    if "images" in changed:
+        check_data(config)  # plain GRPO takes it
+
+
+def test_the_prompt_of_a_teacher_fits_the_context_too(tmp_path: Path) -> None:
+    config = configuration(tmp_path)
+    OmegaConf.set_struct(config, False)
+    config.critique_grpo = {"refinement": {"num": 0, "max_prompt_length": 60}, "advantage": {"distil_coef": 0.1}}
+    with pytest.raises(ConfigError, match="context of 64 tokens"):
+        check_data(config)
+
+
 def test_what_only_training_cannot_do_with_is_let_through_otherwise(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
