@@ -46,9 +46,9 @@ class ResponseRecord:
 
 @dataclass
 class RowRecord:
-    """One row as it is trained on: ``origin`` as in ``rows.py``, its advantage; of a refinement, where
-    ``dump_log_probs`` asks for it, its tokens and the probability that the policy gave each without the critique; of a
-    role, its reward and its text."""
+    """One row as it is trained on: ``origin`` as in ``rows.py``, its advantage (mean over its tokens); of a refinement,
+    where ``dump_log_probs`` asks for it, its tokens and the probability that the policy gave each without the critique;
+    of a role, its reward and its text."""
 
     origin: str
     advantage: float

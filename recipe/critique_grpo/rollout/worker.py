@@ -116,11 +116,10 @@ class CritiqueRefinementWorker(QuickLoopWorker):
     async def _run_agent_loop(
         self, sampling_params: dict[str, Any], trajectory: dict[str, Any], **kwargs: Any
     ) -> _InternalAgentLoopOutput:
-        if trajectory["validate"]:
-            return await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
         step, params_of = trajectory["step"], partial(self._request_params, sampling_params, trajectory["step"], kwargs)
-        if not self.options.active:
-            return await super()._run_agent_loop(params_of(trajectory["rollout_n"], "sample"), trajectory, **kwargs)
+        if trajectory["validate"] or not self.options.active:
+            stage = "validate" if trajectory["validate"] else "sample"
+            return await super()._run_agent_loop(params_of(trajectory["rollout_n"], stage), trajectory, **kwargs)
         self._track(asyncio.current_task())
         await self.turnstile.wait()  # a row is made, tokenised and sent
         uid = kwargs["uid"]
@@ -196,6 +195,7 @@ class CritiqueRefinementWorker(QuickLoopWorker):
     ) -> Sample[Row]:
         """One refinement, as a row with the question's own prompt and the token ids as sampled."""
         prompt_ids, response_ids = valid_tokens(response.row)
+        known = response.row.extra_fields  # of an agent loop of the user's own: a refinement brings no column more
         await self.turnstile.wait()  # the request is made and tokenised
         started = time.perf_counter()
         generated = await self.refiner.refine(
@@ -206,7 +206,7 @@ class CritiqueRefinementWorker(QuickLoopWorker):
             steps=response.critique.steps if response.critique else (),
             params=self._request_params(sampling_params, step, kwargs, slot, "refine"),
             seed=request_seed(self.options.seed, step, kwargs.get("index", ""), slot, "refine"),
-            after=response.row.extra_fields[REQUEST],
+            after=known[REQUEST],
         )
         output = written_output(
             prompt_ids,
@@ -215,7 +215,7 @@ class CritiqueRefinementWorker(QuickLoopWorker):
             generator=self.options.refinement.generator,
             with_log_probs=response.row.response_logprobs is not None,
             seconds=time.perf_counter() - started,
-            extra_fields=generated.extra_fields,
+            extra_fields={name: value for name, value in generated.extra_fields.items() if name in known},
         )
         if self.options.keeps_log_probs:
             output.extra_fields[BEHAVIOUR] = generated.log_probs

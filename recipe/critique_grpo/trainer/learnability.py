@@ -15,7 +15,7 @@ from recipe.critique_grpo.options import LossConfig
 
 LOWEST, BINS = -12.0, 48
 """Log-probs are counted in bins of a quarter nat, since counts of micro-batches add up and quantiles do not."""
-PULLS = {name: f"pull_of_{name}_rows" for name in ("refined", "initial", "expert")}
+PULLS = {name: f"pull_of_{name}_rows" for name in ("refined", "initial", "expert", "role")}
 COUNTS = [f"refinement_log_prob_{number}" for number in range(BINS)]
 QUANTILES = (0.1, 0.5, 0.9)
 
@@ -27,18 +27,26 @@ def log_prob_counts(log_prob: Tensor, refinement_tokens: Tensor) -> dict[str, fl
     return dict(zip(COUNTS, counts.tolist(), strict=True))
 
 
-def pulls(loss: Tensor, log_prob: Tensor, refinement_mask: Tensor, initial_mask: Tensor) -> dict[str, float]:
+def pulls(
+    loss: Tensor, log_prob: Tensor, *, refinement_mask: Tensor, initial_mask: Tensor, off_policy_mask: Tensor
+) -> dict[str, float]:
     """Sum of ``|d loss / d log p|`` over the tokens of rows by their origin: clips, weights, divisors included.
 
     Args:
         loss: of the micro-batch, a scalar.
         log_prob: (bs, len), which it was computed from, token by token.
-        refinement_mask, initial_mask: (bs,) bool; what is neither is a demonstration.
+        refinement_mask, initial_mask, off_policy_mask: (bs,) bool; off-policy rows that are no refinements are
+            demonstrations, and what is in none of them is a row of a role.
     """
     if not loss.requires_grad:
         return {}
     gradient = torch.autograd.grad(loss, log_prob, retain_graph=True)[0].abs().sum(-1)
-    of = {"refined": refinement_mask, "initial": initial_mask, "expert": ~(refinement_mask | initial_mask)}
+    of = {
+        "refined": refinement_mask,
+        "initial": initial_mask,
+        "expert": off_policy_mask & ~refinement_mask,
+        "role": ~(off_policy_mask | initial_mask),
+    }
     return {PULLS[name]: gradient[mask].sum().item() for name, mask in of.items()}
 
 

@@ -8,7 +8,7 @@ registered as ``critique_grpo`` picks them up there.
 """
 
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tensordict import TensorDict
@@ -38,6 +38,7 @@ class MixedRows:
     weight: Tensor
     options: LossConfig
     on_policy: bool  # the policy has not moved since it sampled: old log-probs are the log-probs
+    sums: dict[str, float] = field(default_factory=dict)  # what the loss says of the micro-batch
 
 
 _mixed_rows: ContextVar[MixedRows] = ContextVar("critique_grpo_mixed_rows")
@@ -75,21 +76,28 @@ def shaped_policy_loss(
         losses = losses * rollout_is_weights
     loss = agg_loss(loss_mat=losses, loss_mask=response_mask, loss_agg_mode=loss_agg_mode, **config.global_batch_info)
 
-    # Sum and count, each averaged over micro-batches by verl: their quotient is the mean over refinement tokens
-    # even when some micro-batches have none.
+    # Sums and counts, of which means and shares are made when all micro-batches have theirs (some have no refinement).
+    # verl would average those of a policy loss within a mini-batch, where one of few micro-batches counts for more.
     refinement_tokens = response_mask * rows.refinement_mask.unsqueeze(-1)
     ratio = token_ratio(
         old_log_prob, log_prob.detach(), rows.refinement_mask, gamma=options.gamma, shaping=options.shaping
     )
-    metrics = {
-        "shaping_ratio_sum": (ratio * refinement_tokens).sum().item(),
-        "refinement_tokens": refinement_tokens.sum().item(),
-        "ppo_kl": ((old_log_prob - log_prob.detach()) * response_mask).sum().item()
-        / max(response_mask.sum().item(), 1),
-        **log_prob_counts(log_prob, refinement_tokens),
-        **pulls(loss, log_prob, rows.refinement_mask, rows.initial_mask),
-    }
-    return loss, metrics
+    rows.sums.update(
+        {
+            "shaping_ratio_sum": (ratio * refinement_tokens).sum().item(),
+            "refinement_tokens": refinement_tokens.sum().item(),
+            **log_prob_counts(log_prob, refinement_tokens),
+            **pulls(
+                loss,
+                log_prob,
+                refinement_mask=rows.refinement_mask,
+                initial_mask=rows.initial_mask,
+                off_policy_mask=rows.off_policy_mask,
+            ),
+        }
+    )
+    moved = ((old_log_prob - log_prob.detach()) * response_mask).sum().item()
+    return loss, {"ppo_kl": moved / max(response_mask.sum().item(), 1)}
 
 
 def critique_grpo_loss(
@@ -124,6 +132,7 @@ def critique_grpo_loss(
         loss, metrics = ppo_loss(config, model_output, data, dp_group)
     finally:
         _mixed_rows.reset(token)
+    metrics.update(rows.sums)
     if on_policy:
         metrics.update(_entropy_sums(no_padding_2_padding(model_output["entropy"].detach(), data), data))
     return loss, metrics

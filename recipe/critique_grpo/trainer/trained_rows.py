@@ -45,7 +45,7 @@ def trained_rows(batch: DataProto, with_log_probs: bool = False) -> dict[str, li
     for row in sorted(range(len(batch)), key=lambda one: int(columns[SLOT][one])):
         mask, origin = masks[row], str(columns[ORIGIN][row])
         advantages = tensors["advantages"][row][mask]
-        advantage = advantages[0].item() if len(advantages) else 0.0
+        advantage = advantages.mean().item() if len(advantages) else 0.0
         if with_log_probs and origin == REFINEMENT:
             kept = TrainedRow(
                 origin, advantage, tensors["responses"][row][mask], tensors["old_log_probs"][row][mask].float()

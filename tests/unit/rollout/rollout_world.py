@@ -101,9 +101,16 @@ class Rollout:
         return [request for request in self.requests if request.stage == stage]
 
 
-def roll_out(model: Path, answer: Answer, ground_truth: Any = "7", target: Any = None, **changes: Any) -> Rollout:
+def roll_out(
+    model: Path,
+    answer: Answer,
+    ground_truth: Any = "7",
+    target: Any = None,
+    validate: bool = False,
+    **changes: Any,
+) -> Rollout:
     """``answer`` gives a request's text, or (text, seconds, log-prob of each token); an exception is raised."""
-    return asyncio.run(_roll_out(configured(model, **changes), answer, ground_truth, target))
+    return asyncio.run(_roll_out(configured(model, **changes), answer, ground_truth, target, validate))
 
 
 def configured(model: Path, prompt_length: int = 32, **changes: Any) -> DictConfig:
@@ -117,7 +124,9 @@ def configured(model: Path, prompt_length: int = 32, **changes: Any) -> DictConf
     )
 
 
-async def _roll_out(config: DictConfig, answer: Answer, ground_truth: Any, target: Any = None) -> Rollout:
+async def _roll_out(
+    config: DictConfig, answer: Answer, ground_truth: Any, target: Any = None, validate: bool = False
+) -> Rollout:
     result = Rollout()
 
     class Client(PolicyClient):
@@ -139,7 +148,8 @@ async def _roll_out(config: DictConfig, answer: Answer, ground_truth: Any, targe
             result.ended.append(request)
             token_ids = worker.tokenizer.encode(text)
             result.answers[request_id] = result.answers.get(request_id, token_ids)
-            return TokenOutput(token_ids=token_ids, log_probs=[log_prob] * len(token_ids))
+            fields = {"of_refinements": 1} if stage == "refine" else {}
+            return TokenOutput(token_ids=token_ids, log_probs=[log_prob] * len(token_ids), extra_fields=fields)
 
     class Scored(AgentLoopWorker):
         """In the place of verl's reward workers: feedback on wrong answers only, and nothing on what has a score."""
@@ -177,7 +187,7 @@ async def _roll_out(config: DictConfig, answer: Answer, ground_truth: Any, targe
             "target": column([target] * 2 * N),
             "priority": column(list(range(10, 10 + 2 * N))),  # verl's manager numbers the rows of a batch
         },
-        meta_info={"global_steps": 1},
+        meta_info={"global_steps": 1, "validate": validate},
     )
     try:
         output = await worker.generate_sequences(batch)

@@ -33,6 +33,21 @@ def test_every_failed_response_is_refined_and_one_joins(model: Path) -> None:
     assert result.left == 0
 
 
+def test_refinements_bring_no_column_that_responses_have_not(model: Path) -> None:
+    """A worker that refines nothing has none, and verl puts the batches of all workers together."""
+    result = roll_out(model, wrong)
+    assert result.of("refine") and "of_refinements" not in result.columns
+
+
+def test_a_sampled_validation_can_be_repeated(model: Path) -> None:
+    first, second = (roll_out(model, wrong, validate=True).of("sample") for _ in range(2))
+    seeds = [sorted(one.params["seed"] for one in requests) for requests in (first, second)]
+    assert seeds[0] == seeds[1] and len(set(seeds[0])) == 2 * N
+    assert not set(seeds[0]) & {one.params["seed"] for one in roll_out(model, wrong).of("sample")}
+    without = roll_out(model, wrong, validate=True, seed_requests=False)
+    assert not any(one.params.get("seed") for one in without.of("sample"))
+
+
 def test_a_refinement_follows_its_response_to_the_server_and_begins_with_its_tokens(model: Path) -> None:
     """verl sends requests of one id to one server, whose cache then has question and response."""
 

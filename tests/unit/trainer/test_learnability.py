@@ -19,7 +19,8 @@ def measured(
     losses = compute_shaped_token_loss(
         log_prob.detach(), log_prob, advantages, mask, gamma=options.gamma, shaping=options.shaping
     ) * torch.tensor(weights).unsqueeze(-1)
-    sums = log_prob_counts(log_prob, ones * mask.unsqueeze(-1)) | pulls(losses.sum(), log_prob, mask, ~mask)
+    masks = {"refinement_mask": mask, "initial_mask": ~mask, "off_policy_mask": mask}
+    sums = log_prob_counts(log_prob, ones * mask.unsqueeze(-1)) | pulls(losses.sum(), log_prob, **masks)
     metrics = {f"actor/{name}": [value, 0.0] for name, value in sums.items()}
     found = learnability(metrics, options)
     assert not metrics, "sums and counts are for this alone"
@@ -55,16 +56,25 @@ def test_a_batch_without_refinements_says_nothing() -> None:
     assert measured([[0.5, 0.5]], [False], LossConfig(), [1.0]) == {}
 
 
-def test_demonstrations_pull_for_themselves() -> None:
+@pytest.mark.parametrize(
+    ("off_policy", "share"), [([0, 0, 1], {"critique_grpo/expert_pull_share": 5 / 8}), ([0] * 3, {})]
+)
+def test_demonstrations_pull_for_themselves_and_rows_of_a_role_are_none(
+    off_policy: list[int], share: dict[str, float]
+) -> None:
     log_prob = torch.tensor([[0.5, 0.5], [0.5, 0.5], [0.5, 0.5]]).log().requires_grad_()
-    nobody = torch.zeros(3, dtype=torch.bool)
     sums = pulls(
-        (log_prob.sum(-1) * torch.tensor([1.0, 2.0, 5.0])).sum(), log_prob, nobody, torch.tensor([1, 1, 0]).bool()
+        (log_prob.sum(-1) * torch.tensor([1.0, 2.0, 5.0])).sum(),
+        log_prob,
+        refinement_mask=torch.zeros(3, dtype=torch.bool),
+        initial_mask=torch.tensor([1, 1, 0]).bool(),
+        off_policy_mask=torch.tensor(off_policy).bool(),
     )
     found = learnability({f"actor/{name}": value for name, value in sums.items()}, LossConfig())
-    assert found == {"critique_grpo/expert_pull_share": pytest.approx(5 / 8)}
+    assert found == pytest.approx(share)
 
 
 def test_nothing_is_differentiated_where_there_is_no_graph() -> None:
     ones = torch.ones(1, 2)
-    assert pulls(ones.sum(), ones, torch.tensor([True]), torch.tensor([False])) == {}
+    one, none = torch.tensor([True]), torch.tensor([False])
+    assert pulls(ones.sum(), ones, refinement_mask=one, initial_mask=none, off_policy_mask=one) == {}

@@ -271,24 +271,23 @@ def test_metrics() -> None:
         "actor/pg_loss",
         "actor/entropy_loss",
     }
-    assert metrics["refinement_tokens"].aggregate() == LENGTHS[0] + LENGTHS[4]
-    assert 0 < metrics["shaping_ratio_sum"].aggregate() < metrics["refinement_tokens"].aggregate()
+    assert metrics["refinement_tokens"] == LENGTHS[0] + LENGTHS[4]
+    assert 0 < metrics["shaping_ratio_sum"] < metrics["refinement_tokens"]
     _, _, (metrics,) = evaluate(shaped(), [mini_batch(NONE_REFINED)])
-    assert metrics["refinement_tokens"].aggregate() == metrics["shaping_ratio_sum"].aggregate() == 0
+    assert metrics["refinement_tokens"] == metrics["shaping_ratio_sum"] == 0
 
 
 @pytest.mark.parametrize("splits", [{"size": 1}, {"tokens": 20}], ids=str)
 def test_mean_shaping_ratio_survives_micro_batches_without_refinements(splits: dict[str, int]) -> None:
     def mean(all_metrics: list[dict[str, Any]]) -> float:
         total, count = (
-            np.mean([metrics[name].aggregate() for metrics in all_metrics])
-            for name in ("shaping_ratio_sum", "refinement_tokens")
+            np.mean([metrics[name] for metrics in all_metrics]) for name in ("shaping_ratio_sum", "refinement_tokens")
         )
         return float(total / count)
 
     whole = evaluate(shaped(), [mini_batch(REFINED)])[2]
     parts = evaluate(shaped(), split(mini_batch(REFINED), **splits))[2]
-    assert any(metrics["refinement_tokens"].aggregate() == 0 for metrics in parts)
+    assert any(metrics["refinement_tokens"] == 0 for metrics in parts)
     assert mean(parts) == pytest.approx(mean(whole), abs=1e-12)
 
 
