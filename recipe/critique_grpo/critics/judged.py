@@ -8,7 +8,7 @@ and the reward comes from the rule. So the rule stands and the judge is asked ag
 
 from recipe.critique_grpo.critics.fallback import FALLBACK_WORDING, Fallbacks
 from recipe.critique_grpo.critics.protocol import Critic, Critique, OwnWords, PolicyReply, Subject
-from recipe.critique_grpo.critics.verdict import final_text, parse_verdict
+from recipe.critique_grpo.critics.verdict import final_text, parse_verdict, without_thought_tags
 from recipe.critique_grpo.options import CritiqueGRPOConfig
 from recipe.critique_grpo.prompts import Template, Templates
 from verl_ext.chat_client import Chat, ChatError, Reply
@@ -99,10 +99,10 @@ class JudgedCritic(Critic):
         )
 
     def _request(self, subject: Subject) -> str:
-        question, response = subject.question, subject.response
+        question, response = subject.question, without_thought_tags(subject.response)
         if not self.options.critique.reference:
             return self.templates.fill("cot", question=question, response=response)
-        true = subject.ground_truth
+        true = subject.true_answers
         return self.templates.fill("cot_reference", question=question, response=response, ground_truth=true)
 
     def _judgement(self, reply: Reply, subject: Subject) -> tuple[str, bool | None, str]:

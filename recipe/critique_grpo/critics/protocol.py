@@ -24,11 +24,17 @@ class Subject:
 
     question: str
     response: str
-    ground_truth: str
+    ground_truth: str  # of several answers that are right, the first
     correct: bool | None  # the rule's verdict; None when the critic decides (reward.source=critique)
     seed: int  # of everything random about this critique
     siblings: tuple[Sibling, ...] = ()  # in the order of their slots; () while the group is not complete
     feedback: str = ""  # what the reward function itself says of the response, under the key "feedback"
+    others: tuple[str, ...] = ()  # further answers that are right
+
+    @property
+    def true_answers(self) -> str:
+        """All of them, as a judge is told."""
+        return " or ".join([self.ground_truth, *self.others])
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from recipe.critique_grpo.critics.fallback import FALLBACK_WORDING
 from recipe.critique_grpo.critics.judged import JudgedCritic
 from recipe.critique_grpo.critics.protocol import Subject
+from recipe.critique_grpo.critics.verdict import without_thought_tags
 from recipe.critique_grpo.prompts import Template
 from verl_ext.chat_client import Reply
 
@@ -82,11 +83,11 @@ class StepsCritic(JudgedCritic):
     wording = {**REQUESTS, **FALLBACK_WORDING}
 
     def _request(self, subject: Subject) -> str:
-        steps = split_steps(subject.response)
+        steps = split_steps(without_thought_tags(subject.response))
         numbered = "\n\n".join(f"Step {number}:\n{step}" for number, step in enumerate(steps, start=1))
         if not self.options.critique.reference:
             return self.templates.fill("steps", question=subject.question, steps=numbered)
-        true = subject.ground_truth
+        true = subject.true_answers
         return self.templates.fill("steps_reference", question=subject.question, steps=numbered, ground_truth=true)
 
     def _judgement(self, reply: Reply, subject: Subject) -> tuple[str, bool | None, str]:
@@ -94,6 +95,8 @@ class StepsCritic(JudgedCritic):
         if reason:
             return text, verdict, reason
         steps, wanted = step_verdicts(text), len(split_steps(subject.response))
+        if not wanted:  # an empty response has no step, and may be wrong all the same
+            return text, verdict, ""
         if len(steps) != wanted:
             return "", None, f"it judged {len(steps)} steps in their order, the response has {wanted}."
         if all(steps) != verdict:

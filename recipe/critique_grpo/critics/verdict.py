@@ -16,13 +16,24 @@ _VERDICT = re.compile(
 )
 _LONGEST_LINE = 200  # of a verdict, with all its dress
 _END_OF_TURN = re.compile(r"</s>|<\|[a-z_]{1,20}\|>|<｜[^<>]{1,30}｜>|<end_of_turn>")
-_THINK_OPEN, _THINK_CLOSE = "<think>", "</think>"
+_THINKING, _THINK_CLOSE = re.compile(r"^\s*<think>", re.MULTILINE), "</think>"
 
 
 def final_text(answer: str) -> str | None:
-    """What the judge says after its last thought; None if it is still thinking when the answer ends."""
+    """What the judge says after its last thought, without tokens that end a turn, which would end one in a refinement
+    prompt too; None if it is still thinking when the answer ends. (It may speak of the tag within a line.)"""
     said = answer.rpartition(_THINK_CLOSE)[2]
-    return None if _THINK_OPEN in said else said.strip()
+    return None if _THINKING.search(said) else without_ends(said).strip()
+
+
+def without_ends(text: str) -> str:
+    """A model's text without tokens that end a turn, which some servers leave in it."""
+    return _END_OF_TURN.sub("", text)
+
+
+def without_thought_tags(text: str) -> str:
+    """A response as a judge is shown it: one that quoted its tags would seem to end a thought of its own there."""
+    return text.replace("<think>", "[thoughts]").replace(_THINK_CLOSE, "[end of thoughts]")
 
 
 def parse_verdict(text: str) -> bool | None:

@@ -125,7 +125,16 @@ class GroupStage(Generic[Row]):
         siblings: tuple[Sibling, ...] = (),
     ) -> Critique:
         seed = request_seed(self.options.seed, question.step, question.index, slot, sample.text)
-        subject = Subject(question.text, sample.text, question.ground_truth, correct, seed, siblings, sample.feedback)
+        subject = Subject(
+            question.text,
+            sample.text,
+            question.ground_truth,
+            correct,
+            seed,
+            siblings,
+            sample.feedback,
+            question.others,
+        )
         with self.clock.under_way("critique"):
             critique = await self.critic.critique(subject)
         self.clock.count_tokens("critique", critique.tokens)

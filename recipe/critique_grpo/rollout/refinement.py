@@ -1,7 +1,7 @@
 """Decisions of the refinement stage as pure functions: trigger, prompt budget, selection of k."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -143,6 +143,7 @@ def fit_refinement_prompt(
     budget: int,
     mark_ids: Sequence[int],
     decode: Callable[[Sequence[int]], str],
+    special_ids: Collection[int] = (),
 ) -> RefinementPrompt | None:
     """The conversation (question, failed response, request) within a token budget.
 
@@ -155,12 +156,13 @@ def fit_refinement_prompt(
         budget: number of tokens the prompt may have.
         mark_ids: token ids of ``CUT_MARK``.
         decode: token ids -> text without special tokens.
+        special_ids: those tokens. A base model ends with another one than its template closes turns with.
 
     Returns:
         None if not even an empty response fits.
     """
     answer = list(response_ids)
-    if answer and request_ids and answer[-1] == request_ids[0]:
+    while answer and (answer[-1] in special_ids or answer[-1] == next(iter(request_ids), None)):
         answer.pop()  # the policy has ended its turn itself
     room = budget - len(prompt_ids) - len(request_ids)
     if room < 0:

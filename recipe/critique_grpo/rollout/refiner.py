@@ -3,7 +3,7 @@
 Knows nothing of verl or vLLM: who writes is a callable (see ``writers.py``).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -75,6 +75,7 @@ class Refiner:
         render: chat messages -> text with the generation prompt.
         encode_text: text -> token ids.
         decode: token ids -> text without special tokens.
+        special_ids: of the tokenizer; at the end of a response they are its end.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Refiner:
         render: Callable[[list[Message]], str],
         encode_text: Callable[[str], list[int]],
         decode: Callable[[Sequence[int]], str],
+        special_ids: Iterable[int] = (),
     ) -> None:
         self.options = options
         self.templates = templates
@@ -94,6 +96,7 @@ class Refiner:
         self.encode_text = encode_text
         self.decode = decode
         self._mark_ids = encode_text(CUT_MARK)
+        self._special_ids = frozenset(special_ids)
 
     async def refine(
         self,
@@ -143,6 +146,7 @@ class Refiner:
             budget=budget,
             mark_ids=self._mark_ids,
             decode=self.decode,
+            special_ids=self._special_ids,
         )
         if prompt is None:
             raise PromptTooLong(f"question and critique have more than {budget} tokens")

@@ -52,3 +52,4 @@ class Question:
     ground_truth: str
     data_source: str = ""
     uid: str = ""
+    others: tuple[str, ...] = ()  # further answers that are right

@@ -78,17 +78,11 @@ class CritiqueRefinementWorker(QuickLoopWorker):
             render=self._render,
             encode_text=partial(self.tokenizer.encode, add_special_tokens=False),
             decode=self._decode,
+            special_ids=self.tokenizer.all_special_ids,
         )
         self.teacher = PeerTeacher(self.options, templates, self.refiner) if self.options.distils else None
-        chat = make_chat(
-            self.options,
-            self.llm_client,
-            self._encode,
-            self._decode,
-            self.rollout_config,
-            self.tokenizer.eos_token_id,
-            self.model_config.hf_config,
-        )
+        eos, model = self.tokenizer.eos_token_id, self.model_config.hf_config
+        chat = make_chat(self.options, self.llm_client, self._encode, self._decode, self.rollout_config, eos, model)
         critic = make_critic(self.options, templates, chat)
         longest = Longest(self.rollout_config.prompt_length, self.rollout_config.response_length)
         self.stage: GroupStage[Row] = GroupStage(self.options, critic, self.clock, longest)
@@ -165,11 +159,13 @@ class CritiqueRefinementWorker(QuickLoopWorker):
             max_tokens=self.rollout_config.response_length,
         )
         group: SampledGroup[Row] = SampledGroup(self.rollout_config.n, demonstration)
+        truth, *others = golds_of(kwargs["reward_model"]) or [""]
         question = Question(
             step=step,
             index=str(kwargs.get("index", "")),
             text=str(kwargs["raw_prompt"][-1]["content"]),
-            ground_truth=next(iter(golds_of(kwargs["reward_model"])), ""),  # of several that are accepted, the first
+            ground_truth=truth,
+            others=tuple(others),
             data_source=str(kwargs.get("data_source", "")),
             uid=str(kwargs["uid"]),
         )

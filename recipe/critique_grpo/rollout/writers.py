@@ -11,6 +11,7 @@ from verl.workers.rollout.replica import TokenOutput
 from recipe.critique_grpo.critics import critic_types
 from recipe.critique_grpo.critics.failure_budget import FailureBudget
 from recipe.critique_grpo.critics.protocol import PolicyReply
+from recipe.critique_grpo.critics.verdict import without_ends
 from recipe.critique_grpo.options import CritiqueGRPOConfig, EndpointConfig
 from recipe.critique_grpo.rollout.refinement import Message, RefinementPrompt
 from recipe.critique_grpo.rollout.refiner import Generated, SampleRequest, Writer
@@ -226,7 +227,7 @@ def endpoint_client(config: EndpointConfig) -> ChatClient:
 
 def reply_token_ids(reply: Reply, tokenizer: Any, max_length: int) -> list[int]:
     """Another model's text as the policy's token ids, ended like the policy's own answers if it was complete."""
-    token_ids = list(tokenizer.encode(reply.text, add_special_tokens=False))
+    token_ids = list(tokenizer.encode(without_ends(reply.text), add_special_tokens=False))
     if reply.finished:  # never end what was cut off
         token_ids.append(tokenizer.eos_token_id)
     return token_ids[:max_length]

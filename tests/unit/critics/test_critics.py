@@ -1,5 +1,6 @@
 import asyncio
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,10 @@ def test_the_users_wordings_of_a_challenge_are_lines() -> None:
     )
     said = {critique("challenge", True, seed=seed, **own).text for seed in range(20)}
     assert said == {"Sure of What is {1/2}??", "Oh."}
+    two_lines = replace(subject(True), question="One.\n\nTwo")
+    critic = make_critic(CritiqueGRPOConfig(critique=CritiqueConfig(type="challenge")), templates(**own), None)
+    texts = {asyncio.run(critic.critique(replace(two_lines, seed=seed))).text for seed in range(20)}
+    assert texts == {"Sure of One.\n\nTwo?", "Oh."}
 
 
 def test_peers_shows_a_correct_sibling_and_a_failed_one_by_the_seed() -> None:

@@ -69,6 +69,19 @@ async def test_the_judge_sees_the_answer_only_as_a_reference(kind: str, referenc
     assert ("\n7\n" in message["content"]) == reference
 
 
+async def test_a_judge_is_told_every_answer_that_is_right() -> None:
+    chat = ScriptedChat(WRONG)
+    await judge(chat).critique(replace(subject(), others=("7.0", "seven")))
+    assert "\n7 or 7.0 or seven\n" in chat.requests[0][0][0]["content"]
+
+
+async def test_a_judge_has_no_thought_tags_to_quote() -> None:
+    chat = ScriptedChat(WRONG)
+    await judge(chat).critique(replace(subject(), response="<think>3+4 is 8</think>It is 8."))
+    request = chat.requests[0][0][0]["content"]
+    assert "think>" not in request and "[thoughts]3+4 is 8[end of thoughts]It is 8." in request
+
+
 async def test_the_critique_is_what_is_said_after_the_thoughts() -> None:
     assert await ask(f"<think>Verdict: correct</think>\n{WRONG}\n") == Critique(WRONG, verdict=False, tokens=10)
 

@@ -23,11 +23,13 @@ def judged(*steps: bool, verdict: bool = False) -> str:
     return "\n\n".join([*lines, f"Verdict: {word[verdict]}"])
 
 
-async def ask(*replies: str, kind: str = "steps", **critique: Any) -> tuple[Critique, ScriptedChat]:
+async def ask(
+    *replies: str, kind: str = "steps", response: str = RESPONSE, **critique: Any
+) -> tuple[Critique, ScriptedChat]:
     chat = ScriptedChat(*replies)
     options = CritiqueGRPOConfig(critique=CritiqueConfig(type=kind, **critique))
     critic = make_critic(options, load_templates(None, declared_templates()), chat)
-    return await critic.critique(Subject("2 + 2, times 3?", RESPONSE, "12", False, 7)), chat
+    return await critic.critique(Subject("2 + 2, times 3?", response, "12", False, 7)), chat
 
 
 def test_steps_are_paragraphs() -> None:
@@ -90,6 +92,13 @@ async def test_the_true_answer_may_be_kept_from_the_judge() -> None:
     _, chat = await ask(judged(True, False, False), reference=False)
     request = chat.requests[0][0][0]["content"]
     assert "true_answer" not in request and "12" not in request
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("reply", ["There is nothing.\nVerdict: incorrect", "Step 1: incorrect\nVerdict: incorrect"])
+async def test_an_empty_response_has_no_step_to_judge(reply: str) -> None:
+    critique, chat = await ask(reply, response="")
+    assert critique.valid and critique.verdict is False and len(chat.requests) == 1
 
 
 @pytest.mark.asyncio

@@ -106,6 +106,8 @@ def test_what_is_no_clear_verdict_at_the_end_is_none(text: str) -> None:
         ("<think>Still at it. Verdict: correct", None),
         ("<think>a</think>Verdict: correct\n<think>or not", None),
         ("<think>a</think>", ""),
+        ("Its <think> section is wrong.\nVerdict: incorrect", "Its <think> section is wrong.\nVerdict: incorrect"),
+        ("No.\nVerdict: incorrect<|im_end|>\n<|endoftext|>", "No.\nVerdict: incorrect"),
         ("", ""),
     ],
 )

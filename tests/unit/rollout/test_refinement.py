@@ -189,6 +189,10 @@ def conversation(answer: str) -> str:
 FULL, EMPTY = len(conversation(ANSWER)), len(conversation(""))
 
 
+SPECIAL = [ord("!"), ord("\x03")]
+"""The second one ends the texts that a base model has seen, and no turn of the template."""
+
+
 def fit(budget: int, answer: str = ANSWER) -> tuple[str, bool] | None:
     """(the prompt as text, whether the answer was cut)"""
     after = turn_after_response(QUESTION, REQUEST, render, encode_text)
@@ -201,6 +205,7 @@ def fit(budget: int, answer: str = ANSWER) -> tuple[str, bool] | None:
         budget=budget,
         mark_ids=encode_text(CUT_MARK),
         decode=decode,
+        special_ids=SPECIAL,
     )
     if prompt is None:
         return None
@@ -208,7 +213,7 @@ def fit(budget: int, answer: str = ANSWER) -> tuple[str, bool] | None:
     return decode(prompt.token_ids), prompt.truncated
 
 
-@pytest.mark.parametrize("answer", [ANSWER, ANSWER + "!"], ids=["cut off", "complete"])
+@pytest.mark.parametrize("answer", [ANSWER, ANSWER + "!", ANSWER + "\x03"], ids=["cut off", "complete", "base model"])
 def test_a_turn_is_closed_once_whether_the_policy_has_ended_it_or_not(answer: str) -> None:
     assert fit(FULL, answer) == (conversation(ANSWER), False)
 

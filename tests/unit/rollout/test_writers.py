@@ -266,6 +266,11 @@ def test_another_models_text_as_the_policys_tokens(finished: bool, max_length: i
     assert reply_token_ids(Reply("two", tokens=1, finished=finished), Tokenizer(), max_length) == expected
 
 
+def test_an_end_that_a_server_leaves_in_the_text_is_not_doubled() -> None:
+    reply = Reply("two<|im_end|>", tokens=2, finished=True)
+    assert reply_token_ids(reply, Tokenizer(), 9) == [*map(ord, "two"), EOS]
+
+
 def test_an_empty_reply_is_an_end_alone() -> None:
     assert reply_token_ids(Reply("", tokens=0, finished=True), Tokenizer(), 5) == [EOS]
 
