@@ -4,13 +4,14 @@ import asyncio
 import functools
 import logging
 import sqlite3
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import diskcache
 
-_ERRORS = (sqlite3.Error, diskcache.Timeout, OSError, ValueError, TypeError)
+_ERRORS = (sqlite3.Error, diskcache.Timeout, OSError, ValueError, TypeError, zlib.error)
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
