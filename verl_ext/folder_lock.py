@@ -1,5 +1,6 @@
 """A lock on a folder that two processes must not write at a time."""
 
+import errno
 import fcntl
 import os
 import socket
@@ -30,6 +31,10 @@ def lock_folder(folder: Path) -> IO[str]:
         holder = file.read().strip() or "another process"
         file.close()
         raise FolderBusy(f"{folder} is in use by {holder}") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+        print(f"{folder} is on a file system without locks: see to it that no second run writes there", flush=True)
     file.seek(0)
     file.truncate()
     file.write(f"process {os.getpid()} on {socket.gethostname()}")

@@ -156,8 +156,8 @@ def disk(config: DictConfig) -> Iterable[str]:
     if kept * one > free:
         raise ConfigError(
             f"{found}. Lower trainer.max_actor_ckpt_to_keep, leave the optimizer out "
-            "(actor_rollout_ref.actor.checkpoint.save_contents; then nothing can go on from there), or name another "
-            "trainer.default_local_dir (OUT=... of the scripts)."
+            "(actor_rollout_ref.actor.checkpoint.save_contents; then a run cannot be gone on with, and refuses to), or "
+            "name another trainer.default_local_dir (OUT=... of the scripts)."
         )
     yield found if most else f"{found}; trainer.max_actor_ckpt_to_keep is not set, and all of them are kept"
 

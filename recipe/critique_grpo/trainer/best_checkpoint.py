@@ -53,6 +53,7 @@ class BestCheckpoint:
         facts = {"step": step, "metric": self.metric, "value": value}
         (draft / FACTS).write_text(json.dumps(facts) + "\n", encoding="utf-8")
         if kept.exists():
+            shutil.rmtree(old, ignore_errors=True)  # of a run that was killed while it removed that
             kept.rename(old)
         draft.rename(kept)
         shutil.rmtree(old, ignore_errors=True)

@@ -30,15 +30,25 @@ def find_cluster(config: DictConfig, environment: Mapping[str, str] = os.environ
     if asked:
         return None if asked == "local" else str(asked)
     left = left_address(environment)
-    return left[0] if left and answers(left[0]) else None
+    return left[0] if left and is_own(left[1]) and answers(left[0]) else None
 
 
 def left_address(environment: Mapping[str, str]) -> tuple[str, Path] | None:
     """What ``ray start`` leaves of the address of its cluster, and where; None if nothing."""
     folder = environment.get("RAY_TMPDIR") or environment.get("TMPDIR") or "/tmp"
     current = Path(folder, "ray", "ray_current_cluster")
-    address = current.read_text(encoding="utf-8").strip() if current.is_file() else ""
+    try:
+        address = current.read_text(encoding="utf-8").strip()
+    except PermissionError:
+        address = "an address that cannot be read"
+    except OSError:
+        return None
     return (address, current) if address else None
+
+
+def is_own(path: Path) -> bool:
+    """Whether this user has made it: Ray would join anybody's cluster on this machine."""
+    return path.stat().st_uid == os.getuid()
 
 
 def answers(address: str) -> bool:
@@ -58,7 +68,10 @@ def join_cluster(config: DictConfig, environment: Mapping[str, str] = os.environ
         left = left_address(environment)
         asked = OmegaConf.select(config, "ray_kwargs.ray_init.address") or environment.get("RAY_ADDRESS")
         if left and not asked:
-            print(f"critique_grpo: the Ray cluster at {left[0]} is gone; {left[1]} is what is left of it", flush=True)
+            why = f"is gone; {left[1]} is what is left of it"
+            if not is_own(left[1]):
+                why = "is another user's, and is left alone (RAY_ADDRESS would join it)"
+            print(f"critique_grpo: the Ray cluster at {left[0]} {why}", flush=True)
             with open_dict(config):
                 config.ray_kwargs.ray_init.address = "local"
         return None

@@ -4,6 +4,7 @@ import os
 import shlex
 import shutil
 import sys
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -71,15 +72,19 @@ def step_of(path: Path) -> int:
     return int(step) if step.isdigit() else -1
 
 
+def is_whole(checkpoint: Path) -> bool:
+    """Whether everything of a checkpoint is there: verl writes ``data.pt`` last, and a part of it is no archive."""
+    return (checkpoint / "actor").is_dir() and zipfile.is_zipfile(checkpoint / DATA)
+
+
 def remove_unfinished(folder: Path) -> int:
     """Remove what was written of a checkpoint after the last whole one; returns its bytes.
 
-    Where nothing says which one that is, the disk may have been full when verl wrote that, last of all: then those
-    that have everything else count as whole.
+    Those after it that have everything are of an earlier run, or the disk was full when verl wrote that they are there.
     """
     whole, freed = last_checkpoint(folder), 0
     for path in folder.glob("global_step_*"):
-        finished = (path / DATA).exists() if whole is None else step_of(path) <= whole
+        finished = is_whole(path) or (whole is not None and step_of(path) <= whole)
         if step_of(path) >= 0 and not finished:
             freed += sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
             shutil.rmtree(path, ignore_errors=True)
@@ -124,6 +129,8 @@ def farewell(error: BaseException, folder: Path | None, command: Sequence[str], 
     left = "" if folder is None else f"\n  {left}"
     again = os.environ.get("CRITIQUE_GRPO_COMMAND") or shlex.join(command)
     goes_on = "to begin again" if step is None else "to go on from there"
+    if step is not None and "trainer.resume_" in again:
+        goes_on += ", without trainer.resume_mode and resume_from_path"
     return f"critique_grpo: {what_ended_it(error, folder, freed, lost)}{left}\n  {goes_on}: {again}"
 
 

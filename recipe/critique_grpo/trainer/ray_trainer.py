@@ -1,12 +1,12 @@
 """The trainer: verl's ``RayPPOTrainer`` with hooks; ``fit`` is verl's own."""
 
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import open_dict
 from torch import Tensor
 from verl import DataProto
 from verl.trainer.ppo.core_algos import register_adv_est
@@ -24,13 +24,13 @@ from recipe.critique_grpo.rollout.records import GroupRecord, dump_rollout, roll
 from recipe.critique_grpo.rollout.rows import INITIAL, ROLES, TEACHER
 from recipe.critique_grpo.rollout.stage_clock import stage_metrics
 from recipe.critique_grpo.trainer.advantage_shaping import AdvantageShaping
-from recipe.critique_grpo.trainer.best_checkpoint import FOLDER as BEST
 from recipe.critique_grpo.trainer.best_checkpoint import BestCheckpoint
 from recipe.critique_grpo.trainer.distillation import teacher_prompts, under_prompts
 from recipe.critique_grpo.trainer.ending import finished
 from recipe.critique_grpo.trainer.learnability import learnability
 from recipe.critique_grpo.trainer.objectives import expert_metrics, of_origin, set_objectives
 from recipe.critique_grpo.trainer.policy_loss import critique_grpo_loss, means_of_sums
+from recipe.critique_grpo.trainer.resuming import make_way
 from recipe.critique_grpo.trainer.retention import remove_older
 from recipe.critique_grpo.trainer.run_watch import RunWatch
 from recipe.critique_grpo.trainer.savings import (
@@ -124,12 +124,17 @@ class RayCritiqueGRPOTrainer(RayPPOTrainer):
 
     def _save_checkpoint(self) -> None:
         trainer = self.config.trainer
-        if trainer.get("keep_best") or Path(trainer.default_local_dir, BEST).exists():  # it may have links to the files
-            shutil.rmtree(self._checkpoint(), True)  # of an earlier run, which verl would write over
+        make_way(Path(trainer.default_local_dir), self.global_steps)
         for state in self.shape_advantages.running:  # before verl says that the checkpoint is there
             state.save(self._checkpoint())
-        super()._save_checkpoint()
-        if keep := trainer.get("max_actor_ckpt_to_keep"):
+        keep = trainer.get("max_actor_ckpt_to_keep")
+        with open_dict(trainer):  # verl would remove the only one before this one counts
+            trainer.max_actor_ckpt_to_keep = 2 if keep == 1 else keep
+        try:
+            super()._save_checkpoint()
+        finally:
+            trainer.max_actor_ckpt_to_keep = keep
+        if keep:
             remove_older(self._checkpoint(), keep)
 
     def _checkpoint(self) -> Path:

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from recipe.critique_grpo.critics.failure_budget import FailureBudgetExceeded
+from recipe.critique_grpo.options import ConfigError
 from recipe.critique_grpo.trainer.cluster import join_cluster, lost_machines, wait_for_machines
 from recipe.critique_grpo.trainer.ending import (
+    LATEST,
     TrainingFinished,
     check_unfinished,
     farewell,
@@ -23,6 +25,7 @@ from recipe.critique_grpo.trainer.ending import (
     remove_unfinished,
     root_cause,
 )
+from recipe.critique_grpo.trainer.resuming import check_resumable, mend_latest
 from verl_ext.cpu import enabled
 from verl_ext.cpu.early_start import start_server
 from verl_ext.folder_lock import FolderBusy, lock_folder
@@ -67,6 +70,11 @@ def train(config: DictConfig, task_runner_class: Any = CritiqueGRPOTaskRunner) -
     from verl.utils.device import auto_set_device
 
     auto_set_device(config)
+    folder = Path(config.trainer.default_local_dir).absolute()  # a worker may have another working folder
+    with open_dict(config):
+        config.trainer.default_local_dir = str(folder)
+        if config.trainer.get("resume_from_path"):
+            config.trainer.resume_from_path = str(Path(config.trainer.resume_from_path).absolute())
     if address := join_cluster(config):
         print(f"critique_grpo: on the Ray cluster at {address}", flush=True)
     variables: AbstractContextManager[Any] = nullcontext()
@@ -79,7 +87,6 @@ def train(config: DictConfig, task_runner_class: Any = CritiqueGRPOTaskRunner) -
     except TrainingFinished as answer:
         print(f"critique_grpo: {answer}")
         return
-    folder = Path(config.trainer.default_local_dir).absolute()
     before = segments()
     held: AbstractContextManager[Any] = nullcontext()
     if config.trainer.save_freq > 0:
@@ -90,6 +97,12 @@ def train(config: DictConfig, task_runner_class: Any = CritiqueGRPOTaskRunner) -
                 f"critique_grpo: {error}; a second run would write the same checkpoints. Name another folder "
                 "(trainer.default_local_dir, or OUT of train.sh), or end that process."
             )
+    if (mended := mend_latest(folder)) is not None:
+        print(f"critique_grpo: {folder}/{LATEST} could not be read; the last whole checkpoint is step {mended}")
+    try:
+        check_resumable(config)
+    except ConfigError as error:
+        sys.exit(f"critique_grpo: {error}")
     failure: BaseException | None = None
     lost = 0
     with held, variables:

@@ -46,6 +46,13 @@ def test_a_run_that_ends_between_two_best_ones_loses_none(tmp_path: Path) -> Non
     assert validated(tmp_path, 4, {SUMS: 0.4}) is False and kept(tmp_path) == "weights of 2"
 
 
+def test_what_a_killed_run_has_left_of_an_older_one_is_in_nobodys_way(tmp_path: Path) -> None:
+    validated(tmp_path, 2, {SUMS: 0.5})
+    (tmp_path / "best.old/global_step_1").mkdir(parents=True)
+    assert validated(tmp_path, 4, {SUMS: 0.6}) is True and kept(tmp_path) == "weights of 4"
+    assert not (tmp_path / "best.old").exists()
+
+
 def test_without_hard_links_it_is_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(source: str, target: str) -> None:
         raise OSError("no links here")

@@ -58,6 +58,19 @@ def test_a_cluster_that_is_gone_is_not_waited_for(tmp_path: Path, capsys: pytest
     assert join_cluster(composed(), {**environment, "RAY_ADDRESS": "local"}) is None
 
 
+def test_another_users_cluster_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("three:3")
+    monkeypatch.setattr(cluster, "answers", lambda address: True)
+    monkeypatch.setattr("os.getuid", lambda: 12345)
+    config = composed()
+    assert join_cluster(config, {"RAY_TMPDIR": str(tmp_path)}) is None
+    assert config.ray_kwargs.ray_init.address == "local"
+    assert "the Ray cluster at three:3 is another user's" in capsys.readouterr().out
+
+
 def test_without_a_cluster_nothing_changes() -> None:
     config = composed()
     assert join_cluster(config, NOWHERE) is None

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError
 
@@ -94,12 +95,23 @@ def test_a_full_disk_is_called_that(run: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_where_nothing_says_which_checkpoint_was_the_last_those_that_look_whole_stay(run: Path) -> None:
-    (run / "global_step_4" / ending.DATA).touch()
+    torch.save({"position": 3}, run / "global_step_4" / ending.DATA)
+    (run / "global_step_8" / ending.DATA).write_bytes(b"PK half of it")
     (run / ending.LATEST).write_text("")  # the disk was full when verl wrote it
-    assert remove_unfinished(run) == 3 * 2**20
+    assert remove_unfinished(run) == 3 * 2**20 + 13
     assert sorted(path.name for path in run.glob("global_step_*")) == ["global_step_4"]
     (run / ending.LATEST).unlink()
     assert remove_unfinished(run) == 0
+
+
+def test_a_later_checkpoint_of_an_earlier_run_is_not_half_a_checkpoint(run: Path) -> None:
+    torch.save({"position": 7}, run / "global_step_8" / ending.DATA)
+    assert remove_unfinished(run) == 0 and (run / "global_step_8/actor/model.pt").exists()
+
+
+def test_a_command_that_begins_at_a_named_checkpoint_would_begin_there_again(run: Path) -> None:
+    said = farewell(ValueError("x"), run, [*COMMAND, "trainer.resume_mode=resume_path", "trainer.resume_from_path=/a"])
+    assert "to go on from there, without trainer.resume_mode and resume_from_path: python" in said
 
 
 def test_as_many_checkpoints_are_kept_over_all_starts_as_are_asked_for(tmp_path: Path) -> None:
