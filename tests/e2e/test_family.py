@@ -47,11 +47,14 @@ def test_a_function_of_the_users_takes_refinements_out(runs: dict[str, Any]) -> 
 
 
 def test_transitions_of_a_challenge_are_told(runs: dict[str, Any]) -> None:
+    seen = set()
     for step in runs["running"]["steps"]:
-        shares = [step[f"critique_grpo/transition_{name}"] for name in TRANSITIONS]
-        assert sum(shares) == pytest.approx(1) and all(share > 0 for share in shares)
+        shares = {name: step[f"critique_grpo/transition_{name}"] for name in TRANSITIONS}
+        assert sum(shares.values()) == pytest.approx(1)
+        seen |= {name for name, share in shares.items() if share > 0}
         right = step["critique_grpo/transition_robustness"] + step["critique_grpo/transition_sycophancy"]
         assert right == pytest.approx(step["critique_grpo/initial_accuracy"])
+    assert len(seen) >= 3, "of the four, which luck decides"
 
 
 def test_critiques_are_trained_for_what_came_of_them(runs: dict[str, Any]) -> None:
@@ -68,8 +71,10 @@ def test_critiques_are_trained_for_what_came_of_them(runs: dict[str, Any]) -> No
             text = row["text"].removesuffix("<|im_end|>")
             response = critiqued.get(text)
             assert row["reward"] == (utility(response) if response else 0)
-            # One that could not be used contradicts the rule.
-            right = response["correct"] if response else text.endswith("Verdict: incorrect")
+            # One that could not be used contradicts the rule, or was cut off.
+            unusable = {one["correct"] for one in group["responses"] if not one["critique"]["valid"]}
+            contradicts = text.partition("Verdict: ")[2].startswith("inc")
+            right = response["correct"] if response else unusable.pop() if len(unusable) == 1 else contradicts
             classes[group["step"], right] += 1
             weighed.append(((group["step"], right), row["advantage"] / (row["reward"] - mean)))
         trained += compared(rows, "critic", weighed=True)
