@@ -133,7 +133,7 @@ def driver_environment(config: DictConfig) -> dict[str, str] | None:
 
     asked = OmegaConf.to_container(OmegaConf.create(OmegaConf.select(config, "ray_kwargs.ray_init.runtime_env") or {}))
     assert isinstance(asked, dict)
-    if not enabled() or asked.keys() - {"env_vars"}:
+    if not enabled() or {str(name) for name, value in asked.items() if value is not None} - {"env_vars"}:
         return None
     given = {**get_ppo_ray_runtime_env(config)["env_vars"], **asked.get("env_vars", {})}
     return {str(name): str(value) for name, value in given.items()}

@@ -25,6 +25,7 @@ def test_it_has_verls_variables_and_those_of_the_configuration(monkeypatch: pyte
     assert found["VLLM_LOGGING_LEVEL"] == "INFO", "what the configuration asks for is before verl's own"
     assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" in found or "VLLM_ALLOW_RUNTIME_LORA_UPDATING" in os.environ
     assert asked(monkeypatch) is not None
+    assert driver_environment(composed()) is not None, "as the configuration is composed, with fields that are null"
 
 
 @pytest.mark.parametrize(
