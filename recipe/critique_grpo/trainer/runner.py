@@ -135,7 +135,7 @@ def driver_environment(config: DictConfig) -> dict[str, str] | None:
     assert isinstance(asked, dict)
     if not enabled() or {str(name) for name, value in asked.items() if value is not None} - {"env_vars"}:
         return None
-    given = {**get_ppo_ray_runtime_env(config)["env_vars"], **asked.get("env_vars", {})}
+    given = {**get_ppo_ray_runtime_env(config)["env_vars"], **(asked.get("env_vars") or {})}
     return {str(name): str(value) for name, value in given.items()}
 
 
