@@ -62,10 +62,10 @@ choose_attention actor_rollout_ref.model
 # Loggers run in the task runner, which may be a Ray worker on another node. Metrics get a file of their own for each start: verl's file logger
 # begins its file anew.
 environment=ray_kwargs.ray_init.runtime_env.env_vars
-# What to type to go on, for the last lines of a run that fails.
-CRITIQUE_GRPO_COMMAND="${RAY_ADDRESS:+RAY_ADDRESS=$RAY_ADDRESS }${ATTENTION:+ATTENTION=$ATTENTION }bash scripts/train.sh"
-CRITIQUE_GRPO_COMMAND+=" $(printf '%q ' "${again[@]}" ${overrides[@]+"${overrides[@]}"})"
-export CRITIQUE_GRPO_COMMAND
+# What to type to go on, for the last lines of a run that fails. slurm.sh has said it already.
+again=("${RAY_ADDRESS:+RAY_ADDRESS=$RAY_ADDRESS }${ATTENTION:+ATTENTION=$ATTENTION }bash scripts/train.sh"
+  "$(printf '%q ' "${again[@]}" ${overrides[@]+"${overrides[@]}"})")
+export CRITIQUE_GRPO_COMMAND="${CRITIQUE_GRPO_COMMAND:-${again[*]}}"
 exec "$python" -u -m recipe.critique_grpo.main_critique_grpo preset="$preset" tier="$TIER" \
   data.train_files="$train" \
   data.val_files="$val" \

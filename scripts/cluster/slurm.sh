@@ -41,4 +41,7 @@ done
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 
 export RAY_ADDRESS="$head:$port" NODES="${#machines[@]}" # training waits until all have joined
+# What to type to go on: the address is gone with the job.
+CRITIQUE_GRPO_COMMAND="sbatch --nodes=$NODES scripts/cluster/slurm.sh $(printf '%q ' "$@")"
+export CRITIQUE_GRPO_COMMAND
 on "$head" bash "$1" "${@:2}" trainer.nnodes="$NODES"

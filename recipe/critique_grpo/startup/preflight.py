@@ -149,11 +149,13 @@ def disk(config: DictConfig) -> Iterable[str]:
     kept = (most or 10) + 1 + bool(trainer.get("keep_best"))
     there = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(there).free
+    # Those of earlier starts count among the kept (trainer/retention.py), and their bytes are no longer free.
+    before = min(len(list(folder.glob("global_step_*/data.pt"))), most or 0)
     found = (
-        f"{kept} checkpoints of {one / GIB:.1f} GiB at a time, {kept * one / GIB:.1f} GiB; free in {there}: "
-        f"{free / GIB:.1f} GiB"
+        f"{kept} checkpoints of {one / GIB:.1f} GiB at a time, {kept * one / GIB:.1f} GiB"
+        f"{f', {before} of them there already' if before else ''}; free in {there}: {free / GIB:.1f} GiB"
     )
-    if kept * one > free:
+    if (kept - before) * one > free:
         raise ConfigError(
             f"{found}. Lower trainer.max_actor_ckpt_to_keep, leave the optimizer out "
             "(actor_rollout_ref.actor.checkpoint.save_contents; then a run cannot be gone on with, and refuses to), or "

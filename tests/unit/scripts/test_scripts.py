@@ -199,6 +199,11 @@ def test_the_output_is_kept_and_the_command_is_known(train: Script, tmp_path: Pa
     assert [one for one in calls(tmp_path) if "metrics." not in one] == [one for one in first if "metrics." not in one]
 
 
+def test_a_job_of_a_cluster_says_itself_how_it_goes_on(train: Script) -> None:
+    command = "sbatch --nodes=2 scripts/cluster/slurm.sh scripts/train.sh"
+    assert f"command={command}\n" in train("OUT=run", CRITIQUE_GRPO_COMMAND=command).stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -117,6 +118,21 @@ def test_a_checkpoint_has_weights_moments_and_whole_weights(fitting: DictConfig)
     assert note.startswith("5 checkpoints of")  # three kept, one being written, the best
     (note,) = disk(changed(fitting, trainer__save_freq=5, trainer__max_actor_ckpt_to_keep=None))
     assert "all of them are kept" in note
+
+
+def test_checkpoints_of_an_earlier_start_are_not_asked_for_twice(
+    fitting: DictConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = changed(fitting, trainer__save_freq=5, trainer__default_local_dir=str(tmp_path))
+    room = 2.5 * checkpoint_bytes(config)  # of the four: three kept, one being written
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=room))
+    with pytest.raises(ConfigError, match="4 checkpoints of"):
+        list(disk(config))
+    for step in (5, 10):
+        (tmp_path / f"global_step_{step}").mkdir()
+        (tmp_path / f"global_step_{step}" / "data.pt").touch()
+    (note,) = disk(config)
+    assert ", 2 of them there already;" in note
 
 
 def module_dtype() -> Any:
