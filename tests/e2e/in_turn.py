@@ -25,7 +25,7 @@ STEPS, GROUPS, N = 2, 6, 4
 FAULTS = (
     "incorrect,429:0.05,incorrect,500,huge,correct,noverdict,incorrect,hang,empty,garbage,incorrect,drop,incorrect,half"
 )
-#: SmolLM2 gives no verdict of its own accord, let alone a random model. vLLM holds their critiques to these forms.
+#: A random model gives no verdict of its own accord. vLLM holds its critiques to these forms, the judge's and its own.
 FORM = r"[A-Za-z0-9 .,=+-]{10,30}\n\nVerdict: (correct|incorrect)"
 OWN_FORM = r"[a-z]{1,3}\nVerdict: (correct|incorrect)"  # within 16 tokens, as a row has
 KEY = "sk-" + "0f1e2d3c" * 4  # nobody's
@@ -89,7 +89,7 @@ def vllm_server(model: Path, environment: dict[str, str], folder: Path) -> Itera
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--port", str(port)]
-    command += ["--served-model-name", "judge", "--dtype", "float32", "--enforce-eager", "--max-model-len", "1024"]
+    command += ["--served-model-name", "judge", "--dtype", "float32", "--enforce-eager", "--max-model-len", "2048"]
     with serving([*command, "--host", "127.0.0.1"], environment, folder / "judge.log") as process:
         yield f"http://127.0.0.1:{port}/v1"
         assert process.poll() is None, (folder / "judge.log").read_text()[-3000:]
@@ -103,7 +103,7 @@ def get(url: str) -> str:
 @pytest.fixture(scope="session")
 def runs(
     tmp_path_factory: pytest.TempPathFactory,
-    smollm2: Path,
+    tiny_model: Path,
     problems: Path,
     overrides: list[str],
     cpu_environment: dict[str, str],
@@ -113,7 +113,7 @@ def runs(
     ray_folder = Path(tempfile.mkdtemp(prefix="ray"))  # pytest's are too long for the name of a socket
     environment = {**cpu_environment, "OPENAI_API_KEY": KEY}
     with (
-        vllm_server(smollm2, environment, folder) as real,
+        vllm_server(tiny_model, environment, folder) as real,
         fault_server(FAULTS, environment, folder) as faulty,
         fault_server("incorrect,correct", environment, folder) as fair,
         fault_server("401", environment, folder) as closed,
