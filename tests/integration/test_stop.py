@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -55,29 +57,57 @@ LINES = {
 }
 
 
-@pytest.mark.parametrize("kind", LINES)
-def test_a_run_ends_in_three_lines(kind: str, cpu_environment: dict[str, str], tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Ending:
+    """What a run left: its status, the end of what it said, its folder, and seconds from the signal to its end."""
+
+    status: int
+    said: str
+    folder: Path
+    took: float
+
+
+@pytest.fixture(scope="module")
+def endings(cpu_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ending]:
+    """All kinds, two at a time: they mostly import, which takes one core."""
     environment = {**cpu_environment, "PYTHONPATH": str(REPO), "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1"}
-    (tmp_path / "latest_checkpointed_iteration.txt").write_text("4")
-    command = [sys.executable, __file__, kind, str(tmp_path)]
-    errors = tmp_path / "errors"
-    with open(errors, "w") as file:
-        process = subprocess.Popen(command, cwd=REPO, env=environment, stdout=subprocess.DEVNULL, stderr=file)
-        if kind.startswith("SIG"):
-            deadline = time.monotonic() + 120
-            while not (tmp_path / "started").exists() and process.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.2)
-            process.send_signal(getattr(signal, kind))
-        started = time.monotonic()
-        assert process.wait(timeout=120) == 1
-    assert kind.startswith("SIG") is False or time.monotonic() - started < 30
-    said = errors.read_text()
-    first, second, third = said.strip().splitlines()[-3:]
+
+    def ended(kind: str) -> Ending:
+        folder = tmp_path_factory.mktemp(kind)
+        (folder / "latest_checkpointed_iteration.txt").write_text("4")
+        errors = folder / "errors"
+        with open(errors, "w") as file:
+            process = subprocess.Popen(
+                [sys.executable, __file__, kind, str(folder)],
+                cwd=REPO,
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=file,
+            )
+            if kind.startswith("SIG"):
+                deadline = time.monotonic() + 120
+                while not (folder / "started").exists() and process.poll() is None and time.monotonic() < deadline:
+                    time.sleep(0.2)
+                process.send_signal(getattr(signal, kind))
+            started = time.monotonic()
+            status = process.wait(timeout=120)
+        return Ending(status, errors.read_text(), folder, time.monotonic() - started)
+
+    with ThreadPoolExecutor(2) as lanes:
+        return dict(zip(LINES, lanes.map(ended, LINES), strict=True))
+
+
+@pytest.mark.parametrize("kind", LINES)
+def test_a_run_ends_in_three_lines(kind: str, endings: dict[str, Ending]) -> None:
+    ending = endings[kind]
+    assert ending.status == 1
+    assert kind.startswith("SIG") is False or ending.took < 30
+    first, second, third = ending.said.strip().splitlines()[-3:]
     assert first.startswith(LINES[kind])
-    assert second == f"  the last checkpoint is step 4 in {tmp_path}"
-    assert third == f"  to go on from there: python {__file__} {kind} {tmp_path}"
-    assert ("Traceback" in said) == (kind in ("bug", "killed")), "a bug keeps its traceback"
-    assert "*** SIGTERM received" not in said, "a stack of Ray's C++ code helps nobody"
+    assert second == f"  the last checkpoint is step 4 in {ending.folder}"
+    assert third == f"  to go on from there: python {__file__} {kind} {ending.folder}"
+    assert ("Traceback" in ending.said) == (kind in ("bug", "killed")), "a bug keeps its traceback"
+    assert "*** SIGTERM received" not in ending.said, "a stack of Ray's C++ code helps nobody"
 
 
 if __name__ == "__main__":

@@ -254,9 +254,11 @@ def test_last_weights_are_measured_on_every_held_out_problem(tmp_path: Path, mon
     words = problems.tokenizer()
     warm_start.build_model(words, 0).save_pretrained(tmp_path / "model")
     words.save_pretrained(tmp_path / "model")
-    found = final.evaluate(tmp_path / "model", tmp_path / "data" / "val.parquet")
+    few = pd.read_parquet(tmp_path / "data" / "val.parquet").groupby("data_source").head(16)
+    few.to_parquet(tmp_path / "val.parquet")
+    found = final.evaluate(tmp_path / "model", tmp_path / "val.parquet")
     assert found.keys() == {"easy", "hard"}
-    assert found["hard"]["greedy"] == [False] * 256 and found["hard"]["pass@64"] == 0.0 and HELPED not in found["hard"]
+    assert found["hard"]["greedy"] == [False] * 16 and found["hard"]["pass@64"] == 0.0 and HELPED not in found["hard"]
 
 
 def test_a_critic_is_worth_what_the_warm_start_makes_of_its_critiques(monkeypatch: pytest.MonkeyPatch) -> None:
