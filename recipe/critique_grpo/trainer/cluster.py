@@ -14,6 +14,7 @@ import ray
 from omegaconf import DictConfig, OmegaConf, open_dict
 from ray.exceptions import RayError
 
+from recipe.critique_grpo.critics.failure_budget import FailureBudgetExceeded
 from verl_ext.cpu import enabled
 
 OF_A_NEW_CLUSTER = ("num_cpus", "num_gpus", "resources", "object_store_memory", "include_dashboard")
@@ -108,8 +109,10 @@ def wait_for_machines(trainer: DictConfig, wait_s: float = WAIT_S) -> None:
 
 
 def lost_machines(trainer: DictConfig, cause: BaseException, wait_s: float = NOTICED_S) -> int:
-    """Machines that the run has lost. What fails first is an actor there; Ray knows of the machine a little later."""
-    if trainer.nnodes == 1 or not isinstance(cause, RayError) or not ray.is_initialized():
+    """Machines that the run has lost. What fails first is an actor there, or one elsewhere that was talking to it (a
+    RuntimeError of torch.distributed); Ray knows of the machine a little later."""
+    may_be = isinstance(cause, RayError | RuntimeError | OSError) and not isinstance(cause, FailureBudgetExceeded)
+    if trainer.nnodes == 1 or not may_be or not ray.is_initialized():
         return 0
     deadline = time.monotonic() + wait_s
     try:

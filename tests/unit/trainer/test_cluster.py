@@ -9,6 +9,7 @@ from composed import composed
 from omegaconf import OmegaConf
 from ray.exceptions import ActorDiedError
 
+from recipe.critique_grpo.critics.failure_budget import FailureBudgetExceeded
 from recipe.critique_grpo.trainer import cluster
 from recipe.critique_grpo.trainer.cluster import find_cluster, join_cluster, lost_machines, wait_for_machines
 from recipe.critique_grpo.trainer.ending import farewell
@@ -116,7 +117,14 @@ def test_machines_that_do_not_come_are_named(monkeypatch: pytest.MonkeyPatch, nn
 
 @pytest.mark.parametrize(
     ("nnodes", "cause", "lost"),
-    [(2, ActorDiedError(), 1), (3, ActorDiedError(), 2), (1, ActorDiedError(), 0), (2, ValueError(), 0)],
+    [
+        (2, ActorDiedError(), 1),
+        (3, ActorDiedError(), 2),
+        (2, RuntimeError("gloo: Connection closed by peer"), 1),
+        (1, ActorDiedError(), 0),
+        (2, ValueError(), 0),
+        (2, FailureBudgetExceeded("too many"), 0),
+    ],
 )
 def test_a_machine_is_lost_when_ray_misses_it(
     monkeypatch: pytest.MonkeyPatch, nnodes: int, cause: BaseException, lost: int
