@@ -68,7 +68,7 @@ def test_the_export_of_a_lora_run_answers_as_the_policy_does(
     policy = trained_policy(model, tmp_path / "checkpoints" / "global_step_2" / "actor")
     assert max(behind(policy, *one) for one in answers) < 1e-3, "the rollout answers as what was saved"
     base = loaded(value(overrides, "actor_rollout_ref.model.path"))
-    assert min(behind(base, *one) for one in answers) > 0.1, "the base model answers otherwise"
+    assert max(behind(base, *one) for one in answers) > 0.1, "the base model answers some otherwise"
     # An export is bf16, of base and adapter alike, the policy fp32: of two nearly equal tokens it may prefer the other.
     for name, exported in loaded(model).state_dict().items():
         torch.testing.assert_close(exported, policy.state_dict()[name], rtol=2**-7, atol=2e-4, msg=name)
