@@ -73,11 +73,11 @@ def _how_to_get(hub_id: str, error: Exception) -> str:
     if "gated" in f"{type(error).__name__} {error}".lower():
         return (
             f"{hub_id} is gated: accept its licence on its page on the Hugging Face hub, then run "
-            "`huggingface-cli login` or set HF_TOKEN, and try again; or name a copy of it with --local_dataset_path"
+            "`hf auth login` or set HF_TOKEN, and try again; or name a copy of it with --local_dataset_path"
         )
     return (
         f"{hub_id} cannot be loaded from the Hugging Face hub ({text:.200}): check the network and the token "
-        "(`huggingface-cli login` or HF_TOKEN), or name a copy of it with --local_dataset_path"
+        "(`hf auth login` or HF_TOKEN), or name a copy of it with --local_dataset_path"
     )
 
 

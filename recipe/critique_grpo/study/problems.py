@@ -4,7 +4,7 @@ The warm start practises three: ``-`` subtracts digit by digit, modulo 10, ``<``
 larger digit. ``@`` adds digit by digit, modulo 10; no warm start ever sees it. A solution writes each pair of digits
 with its result, then the results in a box::
 
-    347-129  ->  312 425 738   \\boxed{258}   (3-1=2, 4-2=2 ...)
+    347-129  ->  312 422 798   \\boxed{228}   (3-1=2, 4-2=2, 7-9=8)
 """
 
 import random

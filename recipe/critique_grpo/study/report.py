@@ -1,6 +1,6 @@
 """The study's report: a page with curves, tables in Markdown, a picture, and the numbers behind them.
 
-python -m recipe.critique_grpo.study.report --out outputs/study --to docs/study
+python -m recipe.critique_grpo.study.report --out outputs/study --to recipe/critique_grpo/docs/study
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """How much depends on the warm start: runs of several folders of the study side by side, each from a model of its own.
 
-python -m recipe.critique_grpo.study.warm_starts outputs/study_1 outputs/study_2 --to docs/study
+python -m recipe.critique_grpo.study.warm_starts outputs/study_1 outputs/study_2 --to recipe/critique_grpo/docs/study
 
 The same seed does not give the same weights on another machine, so a folder with its model is what can be compared.
 """

@@ -99,7 +99,7 @@ def test_a_gated_data_set_gives_one_line_that_says_what_to_do(
     for wanted in (
         "Idavidrein/gpqa",
         "accept its licence",
-        "huggingface-cli login",
+        "hf auth login",
         "HF_TOKEN",
         "--local_dataset_path",
     ):
