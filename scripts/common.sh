@@ -84,6 +84,7 @@ find_model() {
 # absolute "FILE FILE ...": their paths, one a line. What is not there may be in the repository.
 absolute() {
   local file
+  [[ ! -f "$1" ]] || { realpath -s "$1" && return; } # one whose name has a space
   for file in $1; do
     if [[ -f "$file" ]]; then
       realpath -s "$file"

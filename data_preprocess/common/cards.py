@@ -58,6 +58,9 @@ def write_dataset(
     if not rows:
         reasons = "; ".join(f"{count} x {reason}" for reason, count in counts.items() if count)
         raise DataError(f"{source.name}: no row can be used ({reasons or 'the source is empty'})")
+    local, built = Path(source.name).resolve(), path.with_name(f"{path.stem}.card.json").exists()
+    if path.exists() and not built and (path.resolve() == local or local in path.resolve().parents):
+        raise DataError(f"{path} is a file of the source, which would be lost: choose another --local_save_dir")
     try:
         with finished_file(path) as draft:
             pq.write_table(pa.Table.from_pylist(rows, schema=schema), draft)

@@ -108,6 +108,7 @@ def _data_files(folder: Path, config: str | None, split: str) -> list[Path]:
     """The data files of a folder; of a hub snapshot, those of the configuration and of the split."""
     files = [file for file in sorted(folder.rglob("*")) if file.suffix in TABLES + RECORDS and file.is_file()]
     files = [file for file in files if file.name not in _METADATA and not file.name.endswith(".card.json")]
+    files = [file for file in files if not file.with_name(f"{file.stem}.card.json").exists()]  # which was built here
     for wanted in (config, split):
         named = [file for file in files if wanted in (*file.relative_to(folder).parts, re.split("[-.]", file.name)[0])]
         files = named or files

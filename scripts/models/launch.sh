@@ -45,6 +45,10 @@ launch() { # the user's overrides, --settings to see what the script sets, or --
     printf '%s\n' "${shared[@]}" ${settings[@]+"${settings[@]}"}
     exit
   fi
+  local one
+  for one in "$@"; do # as train.sh takes it too
+    [[ "$one" != PRESET=* ]] || export PRESET="${one#*=}"
+  done
   case "${PRESET:-default}" in
     icrl | ditto | recrit) # the prompt of a critic or refiner holds a response
       roles=("$(printf '%s\n' "${shared[@]}" ${settings[@]+"${settings[@]}"} |

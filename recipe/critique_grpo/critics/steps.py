@@ -15,7 +15,7 @@ from recipe.critique_grpo.critics.verdict import without_thought_tags
 from recipe.critique_grpo.prompts import Template
 from verl_ext.chat_client import Reply
 
-_LINE = re.compile(r"^\W*step\s+(\d{1,4})\W+(correct|incorrect)\W*$", re.IGNORECASE | re.MULTILINE)
+_LINE = re.compile(r"^[^\w\n]*step\s+(\d{1,4})\W+(correct|incorrect)\W*$", re.IGNORECASE | re.MULTILINE)
 _BETWEEN = re.compile(r"\n[^\S\n]*\n\s*")
 
 

@@ -48,7 +48,7 @@ def table(results: dict[str, Any]) -> str:
     sampled = {"temperature": "0.6", "top_p": "0.95"} | {
         name: value
         for name, _, value in (one.partition("=") for one in settings["override"])
-        for name in [name.removeprefix("actor_rollout_ref.rollout.val_kwargs.")]
+        for name in [name.lstrip("+").removeprefix("actor_rollout_ref.rollout.val_kwargs.")]
     }
     about = (
         f"{settings['model']}: greedy and {settings['samples']} samples a problem (temperature "

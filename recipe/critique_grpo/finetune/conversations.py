@@ -19,7 +19,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_preprocess.common.overlap import normalise, question_of
 from recipe.critique_grpo.critics.judged import REQUESTS_TO_A_JUDGE
+from recipe.critique_grpo.critics.verdict import without_thought_tags
 from recipe.critique_grpo.rollout.written import demonstration
 
 Message = dict[str, str]
@@ -88,7 +90,8 @@ def critiques(group: Group, prompt: list[Message]) -> Iterator[list[Message]]:
     for response in group["responses"]:
         critique = response["critique"]
         if critique and critique["valid"] and critique.get("verdict") is not None:
-            asked = request.format(question=group["question"], response=response["text"])
+            shown = without_thought_tags(response["text"])  # as a judge, and the policy as one, is shown it
+            asked = request.format(question=group["question"], response=shown)
             yield [{"role": "user", "content": asked}, {"role": "assistant", "content": critique["text"]}]
 
 
@@ -114,6 +117,23 @@ def of_demonstrations(rows: Iterable[Mapping[str, Any]], column: str) -> list[li
     """SFT on what the data shows."""
     shown = ((row, demonstration(row, column)) for row in rows)
     return [[*messages_of(row), {"role": "assistant", "content": text}] for row, text in shown if text is not None]
+
+
+def read_rows(path: str) -> list[dict[str, Any]]:
+    """The rows of a parquet file in verl's format.
+
+    Raises:
+        ValueError: it is no such file.
+    """
+    import pandas as pd
+
+    try:
+        rows = pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # of pyarrow too
+        raise ValueError(f"{path} is no readable parquet file: {str(error):.200}") from error
+    if "prompt" not in rows:
+        raise ValueError(f"{path} is not in verl's format: it has no column prompt, but {', '.join(rows)}")
+    return [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
 
 
 def read_rollouts(folder: Path) -> Iterator[Group]:
@@ -143,9 +163,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.method != "sft" and options.rollouts is None:
         parser.error(f"--method {options.method} needs --rollouts")
-    questions = Questions(row for path in options.train for row in pd.read_parquet(path).to_dict("records"))
-    held_out = {text_of(row) for path in options.val for row in pd.read_parquet(path).to_dict("records")}
-    if leaked := [row for row in questions.rows if text_of(row) in held_out]:
+    try:
+        train, val = ([row for path in paths for row in read_rows(path)] for paths in (options.train, options.val))
+    except ValueError as error:
+        parser.error(str(error))
+    questions = Questions(train)
+    held_out = {normalise(question_of(row)) for row in val}  # whatever template each was made with
+    if leaked := [row for row in train if normalise(question_of(row)) in held_out]:
         parser.error(f"{len(leaked)} questions of --train are in --val too, such as {text_of(leaked[0])!r:.200}")
     if options.method == "sft":
         found = of_demonstrations(questions.rows, options.column)

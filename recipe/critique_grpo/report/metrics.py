@@ -30,10 +30,10 @@ def read_metrics(folder: Path) -> dict[int, Metrics]:
             try:
                 entry = json.loads(line)
                 step, data = entry["step"], entry["data"]
-            except (ValueError, KeyError, TypeError):
+                # verl writes null for what is not a number
+                numbers = {name: float(value) for name, value in data.items() if isinstance(value, int | float)}
+            except (ValueError, KeyError, TypeError, AttributeError):
                 continue  # the line that was being written when the run was interrupted
-            # verl writes null for what is not a number
-            numbers = {name: float(value) for name, value in data.items() if isinstance(value, int | float)}
             steps.setdefault(step, {}).update(numbers)
     if not steps:
         raise SystemExit(f"there are no metrics in {folder}: no step has been finished")

@@ -1,6 +1,7 @@
 """verl's agent-loop manager for mixed groups: hands whole groups to the workers, and their records to the trainer."""
 
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ from verl.utils.ray_utils import auto_await
 
 from recipe.critique_grpo.rollout.records import GroupRecord
 from recipe.critique_grpo.rollout.stage_clock import StageTimes
-from recipe.critique_grpo.rollout.worker import RECORD, TIMES, CritiqueRefinementWorker
+from recipe.critique_grpo.rollout.worker import RECORD, SAMPLE_NUMBER, TIMES, CritiqueRefinementWorker
 from recipe.critique_grpo.rollout.written import NEUTRAL
 from verl_ext.early_actor import actor_class
 from verl_ext.in_process import InProcess, RewardWorker
@@ -29,6 +30,15 @@ def scores_in_process(config: DictConfig) -> bool:
     ours = manager == MANAGER and reward.custom_reward_function.path == GRADER
     plain = reward.reward_manager.source == "register" and reward.reward_manager.name in ("naive", "dapo")
     return config.trainer.device == "cpu" and ours and plain and not reward.reward_model.enable
+
+
+def sample_numbers(index: Sequence[Any]) -> np.ndarray:
+    """Of each row which sample of its question it is. verl counts them in a worker's part of the batch, which may begin
+    in the middle of a question: its samples would get the seeds of others, and be the same."""
+    numbers = np.zeros(len(index), dtype=np.int64)
+    for row in range(1, len(index)):
+        numbers[row] = numbers[row - 1] + 1 if index[row] == index[row - 1] else 0
+    return numbers
 
 
 class WholeGroups(DataProto):
@@ -58,6 +68,8 @@ class CritiqueRefinementManager(AgentLoopManager):
     @auto_await
     async def generate_sequences(self, prompts: DataProto) -> DataProto:
         if prompts.meta_info.get("validate", False):
+            rows = prompts.non_tensor_batch
+            rows[SAMPLE_NUMBER] = sample_numbers(rows.get("index", np.arange(len(prompts))))
             output = await super().generate_sequences(prompts)
             output.batch.pop("refinement_mask")
             for column in (RECORD, TIMES, *NEUTRAL):

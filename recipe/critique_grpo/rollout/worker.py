@@ -55,6 +55,7 @@ from verl_ext.turnstile import Turnstile
 
 REQUEST = "request"  # that the policy answered with the row
 FEEDBACK = "feedback"  # what the reward function says, for the critic
+SAMPLE_NUMBER = "sample_number"  # of a row in validation, among those of its question
 RECORD = "group_record"
 TIMES = "stage_times"
 
@@ -111,10 +112,11 @@ class CritiqueRefinementWorker(QuickLoopWorker):
         self, sampling_params: dict[str, Any], trajectory: dict[str, Any], **kwargs: Any
     ) -> _InternalAgentLoopOutput:
         step, params_of = trajectory["step"], partial(self._request_params, sampling_params, trajectory["step"], kwargs)
-        if trajectory["validate"] or not self.options.active:
-            stage = "validate" if trajectory["validate"] else "sample"
-            return await super()._run_agent_loop(params_of(trajectory["rollout_n"], stage), trajectory, **kwargs)
         self._track(asyncio.current_task())
+        if trajectory["validate"] or not self.options.active:
+            number = int(kwargs.pop(SAMPLE_NUMBER, trajectory["rollout_n"]))
+            stage = "validate" if trajectory["validate"] else "sample"
+            return await super()._run_agent_loop(params_of(number, stage), trajectory, **kwargs)
         await self.turnstile.wait()  # a row is made, tokenised and sent
         uid = kwargs["uid"]
         if uid not in self._groups:

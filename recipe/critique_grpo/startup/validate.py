@@ -7,7 +7,7 @@ from recipe.critique_grpo.critics import critic_types
 from recipe.critique_grpo.option_values import from_config
 from recipe.critique_grpo.options import LOSS_MODE, ConfigError, CritiqueGRPOConfig
 from recipe.critique_grpo.startup.ranks import sequence_parallel
-from recipe.critique_grpo.startup.validate_loss import advantage_problems, objective_problems
+from recipe.critique_grpo.startup.validate_loss import advantage_problems, clip_problems, objective_problems
 from recipe.critique_grpo.startup.validate_roles import role_problems
 from verl_ext.chat_client import is_plain_url
 
@@ -80,7 +80,12 @@ def validate(config: DictConfig) -> CritiqueGRPOConfig:
             f"algorithm.rollout_correction.{asked[0]} is set, but the rollout returns no log-probs to correct by: set "
             "actor_rollout_ref.rollout.calculate_log_probs=True (verl's default), or leave it out."
         )
-    problems += _critic_problems(options)
+    if options.seed_requests and rollout.name == "sglang":
+        problems.append(
+            "critique_grpo.seed_requests is on, but SGLang has another name for a request's seed, and would refuse "
+            "every request: switch it off."
+        )
+    problems += clip_problems(config) + _critic_problems(options)
     if options.active:
         problems += _stage_problems(config, options)
     elif actor.policy_loss.loss_mode == LOSS_MODE and rollout.agent.get("agent_loop_manager_class") != MANAGER:

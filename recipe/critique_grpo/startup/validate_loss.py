@@ -50,6 +50,19 @@ def objective_problems(config: DictConfig, options: CritiqueGRPOConfig) -> list[
     return problems
 
 
+def clip_problems(config: DictConfig) -> list[str]:
+    """verl's clip, which this recipe's loss does not read."""
+    actor = config.actor_rollout_ref.actor
+    verls = {"clip_ratio": 0.2, "clip_ratio_low": 0.2, "clip_ratio_high": 0.2, "clip_ratio_c": 3.0}
+    changed = [name for name, value in verls.items() if actor.get(name, value) != value]
+    if actor.policy_loss.loss_mode != LOSS_MODE or not changed:
+        return []
+    return [
+        f"actor_rollout_ref.actor.{changed[0]} is {actor[changed[0]]}, but policy_loss.loss_mode={LOSS_MODE} has a "
+        "clip of its own: set critique_grpo.loss.clip_ratio_low and clip_ratio_high instead."
+    ]
+
+
 def advantage_problems(config: DictConfig, options: CritiqueGRPOConfig) -> list[str]:
     """Shapings of the advantage that would not be applied, or not to what they are made for."""
     problems = []

@@ -236,3 +236,18 @@ def test_the_question_of_a_foreign_row_is_without_its_instruction() -> None:
     assert question_of(row) == "Find $x$."
     options = {"question": "Which is true?", "options": ["this", "that"]}
     assert question_of({**row, "extra_info": options}) == "Which is true?\nthis\nthat"
+
+
+def test_what_was_built_is_no_source_and_a_source_is_not_built_over(tmp_path: Path) -> None:
+    """With one folder for both."""
+    write(tmp_path / "train-00000-of-00001.jsonl", [openr1(f"Find {number}.") for number in range(6)])
+    for wanted in (2, 4):
+        assert len(read(build(tmp_path, tmp_path, "--max_samples", str(wanted)))) == wanted
+    source = tmp_path / "other"
+    source.mkdir()
+    write(source / "train.parquet", [openr1("Find $x$."), openr1("Find $y$.")])
+    before = (source / "train.parquet").read_bytes()
+    with pytest.raises(SystemExit) as refused:
+        build(source, source)
+    assert "is a file of the source, which would be lost" in str(refused.value)
+    assert (source / "train.parquet").read_bytes() == before

@@ -152,3 +152,28 @@ def test_a_collection_trains_and_saves_nothing() -> None:
     assert (config.trainer.total_epochs, config.trainer.total_training_steps, config.trainer.save_freq) == (1, None, -1)
     with pytest.raises(ConfigError, match="dump_dir is not set"):
         prepare(composed())
+
+
+def test_nor_one_that_was_made_with_another_template(collected: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrapped = "2 +  2\n\nLet's think step by step and output the final answer within \\boxed{}."
+    pd.DataFrame([{"prompt": [{"role": "user", "content": wrapped}]}]).to_parquet(collected / "val.parquet")
+    with pytest.raises(SystemExit):
+        made(collected, "sft")
+    assert "1 questions of --train are in --val too" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "is no readable parquet file"), (None, "has no column prompt, but question")],
+)
+def test_a_file_of_something_else_is_named(
+    collected: Path, capsys: pytest.CaptureFixture[str], content: bytes | None, message: str
+) -> None:
+    other = collected / "val.parquet"
+    if content is None:
+        pd.DataFrame([{"question": "2 + 2"}]).to_parquet(other)
+    else:
+        other.write_bytes(content)
+    with pytest.raises(SystemExit):
+        made(collected, "sft")
+    assert f"{other} is" in (said := capsys.readouterr().err) and message in said

@@ -2,9 +2,10 @@
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -107,10 +108,11 @@ def roll_out(
     ground_truth: Any = "7",
     target: Any = None,
     validate: bool = False,
+    columns: dict[str, list[Any]] | None = None,
     **changes: Any,
 ) -> Rollout:
     """``answer`` gives a request's text, or (text, seconds, log-prob of each token); an exception is raised."""
-    return asyncio.run(_roll_out(configured(model, **changes), answer, ground_truth, target, validate))
+    return asyncio.run(_roll_out(configured(model, **changes), answer, ground_truth, target, validate, columns or {}))
 
 
 def configured(model: Path, prompt_length: int = 32, **changes: Any) -> DictConfig:
@@ -125,7 +127,12 @@ def configured(model: Path, prompt_length: int = 32, **changes: Any) -> DictConf
 
 
 async def _roll_out(
-    config: DictConfig, answer: Answer, ground_truth: Any, target: Any = None, validate: bool = False
+    config: DictConfig,
+    answer: Answer,
+    ground_truth: Any,
+    target: Any = None,
+    validate: bool = False,
+    columns: Mapping[str, list[Any]] = MappingProxyType({}),
 ) -> Rollout:
     result = Rollout()
 
@@ -186,6 +193,7 @@ async def _roll_out(
             "data_source": column(["test"] * 2 * N),
             "target": column([target] * 2 * N),
             "priority": column(list(range(10, 10 + 2 * N))),  # verl's manager numbers the rows of a batch
+            **{name: column(values) for name, values in columns.items()},
         },
         meta_info={"global_steps": 1, "validate": validate},
     )

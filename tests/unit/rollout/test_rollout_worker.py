@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from rollout_world import N, Request, _roll_out, configured, make_model, roll_out, wrong
 
+from recipe.critique_grpo.rollout.manager import sample_numbers
 from recipe.critique_grpo.rollout.refinement import CUT_MARK
 from recipe.critique_grpo.rollout.rows import Outcome
+from recipe.critique_grpo.rollout.worker import SAMPLE_NUMBER
 
 pytestmark = pytest.mark.unit
 
@@ -46,6 +48,16 @@ def test_a_sampled_validation_can_be_repeated(model: Path) -> None:
     assert not set(seeds[0]) & {one.params["seed"] for one in roll_out(model, wrong).of("sample")}
     without = roll_out(model, wrong, validate=True, seed_requests=False)
     assert not any(one.params.get("seed") for one in without.of("sample"))
+
+
+def test_samples_of_a_question_that_two_workers_share_are_others(model: Path) -> None:
+    """verl counts a worker's rows from 0; the manager has numbered those of the whole batch."""
+    assert sample_numbers(["a"] * 3 + ["b"] * 2 + ["a"]).tolist() == [0, 1, 2, 0, 1, 0]
+    seeds = set()
+    for part in (range(N), range(N, 2 * N)):
+        rolled = roll_out(model, wrong, validate=True, columns={SAMPLE_NUMBER: [*part, *part]})
+        seeds |= {one.params["seed"] for one in rolled.of("sample")}
+    assert len(seeds) == 2 * 2 * N
 
 
 def test_a_refinement_follows_its_response_to_the_server_and_begins_with_its_tokens(model: Path) -> None:

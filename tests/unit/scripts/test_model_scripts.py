@@ -111,6 +111,13 @@ def test_the_family_keeps_its_own_values(tmp_path: Path, preset: str) -> None:
     validate(started("qwen2.5_7b.sh", tmp_path, SMOKE="1", SMOKE_DIR=str(tmp_path / "smoke"), PRESET=preset, **judge))
 
 
+def test_a_preset_may_be_an_argument_as_for_training(tmp_path: Path) -> None:
+    one = started("qwen2.5_7b.sh", tmp_path, TIER="gpu", GPUS="8", PRESET="recrit")
+    other = started("qwen2.5_7b.sh", tmp_path, "PRESET=recrit", TIER="gpu", GPUS="8")
+    for part in ("critique_grpo", "data", "actor_rollout_ref"):
+        assert one[part] == other[part]
+
+
 @pytest.mark.parametrize("script", OF_THEIR_OWN_SIZES)
 def test_a_role_finds_room_with_every_models_sizes(tmp_path: Path, script: str) -> None:
     config = started(script, tmp_path, TIER="gpu", GPUS="1" if script == "small_gpu.sh" else "8", PRESET="icrl")

@@ -449,3 +449,16 @@ def test_the_best_checkpoint_is_kept_where_something_is_saved_and_validated() ->
     rarely = refusal(trainer__keep_best="acc", trainer__save_freq=50, trainer__test_freq=10)
     assert "set trainer.save_freq (50) so that trainer.test_freq (10) is a multiple of it" in rarely
     assert validate(composed(trainer__keep_best="acc", trainer__save_freq=5, trainer__test_freq=5))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"actor_rollout_ref__actor__clip_ratio_high": 0.28}, "set critique_grpo.loss.clip_ratio_low and"),
+        ({"actor_rollout_ref__rollout__name": "sglang", "critique_grpo__seed_requests": True}, "SGLang has another"),
+    ],
+)
+def test_what_would_be_ignored_or_refused_by_the_server_is_said(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        validate(composed(**changes))
+    validate(composed("grpo", actor_rollout_ref__actor__clip_ratio_high=0.28))  # verl's loss reads it
