@@ -31,7 +31,7 @@ class Questions:
     n: int
 
 
-def question_of(row: dict[str, Any]) -> str:
+def question_of(row: dict[str, Any], with_options: bool = True) -> str:
     """The question of a row in verl's format, without instructions; with the options if it has any.
 
     The options belong to it: many multiple-choice questions only ask which of the following is true.
@@ -42,7 +42,7 @@ def question_of(row: dict[str, Any]) -> str:
         users = [message["content"] for message in row["prompt"] if message["role"] == "user"]
         question = strip_instruction(users[-1] or "" if users else "")
     options = extra.get("options")
-    return "\n".join([question, *options]) if options is not None and len(options) else question
+    return "\n".join([question, *options]) if with_options and options is not None and len(options) else question
 
 
 def strip_instruction(text: str) -> str:
@@ -70,14 +70,15 @@ def overlap(question: str, others: Questions) -> str | None:
 
 
 def read_questions(file: Path) -> list[str]:
-    """The questions of a parquet file in verl's format.
+    """The questions of a parquet file in verl's format; those with options without them too, as others may ask them.
 
     Raises:
         DataError: it is no such file.
     """
     try:
         rows = pq.read_table(file.expanduser()).to_pylist()
-        return [question_of(row) for row in rows]
+        both = [(question_of(row), question_of(row, with_options=False)) for row in rows]
+        return [question for one in both for question in dict.fromkeys(one)]
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{file} is no readable parquet file: {str(error).splitlines()[0]:.200}") from error
     except (KeyError, TypeError, AttributeError) as error:

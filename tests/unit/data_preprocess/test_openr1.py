@@ -251,3 +251,12 @@ def test_what_was_built_is_no_source_and_a_source_is_not_built_over(tmp_path: Pa
         build(source, source)
     assert "is a file of the source, which would be lost" in str(refused.value)
     assert (source / "train.parquet").read_bytes() == before
+
+
+def test_a_question_that_a_benchmark_asks_with_options_goes_too(tmp_path: Path) -> None:
+    question = "What is the order of A_5?"
+    extra = {"question": question, "options": ["30", "60", "120"]}
+    asked = write(tmp_path / "bench.parquet", [{"prompt": [{"role": "user", "content": "..."}], "extra_info": extra}])
+    source = write(tmp_path / "source.jsonl", [openr1(question), openr1("What is the order of A_4?")])
+    built = build(source, tmp_path / "out", "--decontaminate", str(asked))
+    assert len(read(built)) == 1 and sum(found(built).values()) == 1
