@@ -29,7 +29,8 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> Path:
     """A random Llama with a tokenizer like SmolLM2's, but small: 49,000 tokens would take most of its time."""
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    vocabulary = ["--vocab_size", "2048", "--vocab_text", "README.md", "recipe/critique_grpo/README.md"]
+    # A text of their own: what a random model says depends on its vocabulary, and some tests need a little luck.
+    vocabulary = ["--vocab_size", "2048", "--vocab_text", *map(str, sorted((REPO / "tests/vocabulary").iterdir()))]
     _build("data_preprocess.tiny_model", "--tokenizer_from", str(smollm2), "--local_save_dir", str(folder), *vocabulary)
     return folder
 
